@@ -1,0 +1,1 @@
+"""One folder per outside thing; each maps that thing's errors to ours, once."""

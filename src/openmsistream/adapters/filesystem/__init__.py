@@ -1,0 +1,1 @@
+"""Folders and files: reading, watching, and delivering whole files."""

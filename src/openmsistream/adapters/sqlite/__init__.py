@@ -1,0 +1,1 @@
+"""Ledgers: the durable state of one program, in SQLite."""

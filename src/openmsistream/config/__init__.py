@@ -1,0 +1,1 @@
+"""INI files and environment references, turned into frozen, validated models."""

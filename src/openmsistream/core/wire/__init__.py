@@ -1,0 +1,1 @@
+"""The wire formats: turn chunks into record values and back."""

@@ -1,0 +1,1 @@
+"""``openmsistream demo``: the main job, shown on a real broker."""

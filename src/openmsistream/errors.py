@@ -1,0 +1,54 @@
+"""Every exception this package raises: one root, named by who can put it right.
+
+This module knows no other module. The text of an error says what, where and which value; ``hint``
+says what to try. The command line prints them as ``Error: <text>`` and ``Try:   <hint>``.
+"""
+
+from __future__ import annotations
+
+
+class OpenMSIStreamError(Exception):
+    """
+    The root of all our exceptions.
+
+    Args:
+        message: What happened, where, with which value. Lower case, no trailing stop.
+        hint: What the reader can try; may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(OpenMSIStreamError):
+    """You can fix it: an option, a config file or an argument is wrong."""
+
+
+class ProtocolError(OpenMSIStreamError):
+    """The sender can fix it: a record is not what the wire format allows."""
+
+
+class UnavailableError(OpenMSIStreamError):
+    """Time can fix it: the broker or a store does not answer now. It is tried again."""
+
+
+class DeliveryError(OpenMSIStreamError):
+    """The far end refused for good: no such topic, no rights, record too large."""
+
+
+class IntegrityError(OpenMSIStreamError):
+    """Bytes differ from what their hash or size says."""
+
+
+class SourceError(OpenMSIStreamError):
+    """A file to send cannot be read, or changed while it was read."""
+
+
+class StorageError(OpenMSIStreamError):
+    """This computer's disk or folder refused: full, read-only, no rights."""
+
+
+class ProcessorError(OpenMSIStreamError):
+    """Your own code, called with a file, raised or returned an error."""

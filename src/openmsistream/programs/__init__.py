@@ -1,0 +1,1 @@
+"""The classes users meet: choose adapters, give them to a pipeline."""
