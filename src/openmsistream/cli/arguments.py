@@ -1,0 +1,194 @@
+"""Option models as argparse arguments: spelling, help texts and examples.
+
+Owns how options look on the command line. It must not know what a program does with them, nor read a
+config file. Imports stay small so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import Field
+from typing import Any, NoReturn, TypeVar
+
+from openmsistream.config.kinds import Kind, Switch
+from openmsistream.config.options import (
+    GROUPS,
+    CommonOptions,
+    DownloadOptions,
+    Option,
+    UploadOptions,
+    WatchOptions,
+    default_text,
+    options_of,
+)
+
+Model = TypeVar("Model", bound=CommonOptions)
+
+# What to do, and the arguments behind the program's name. "{-}" is the program's own word separator.
+_EXAMPLES: dict[type, tuple[tuple[str, str], ...]] = {
+    UploadOptions: (
+        (
+            "Send one file to the topic xrd with the config file lab.config:",
+            "scan_001.csv --config lab.config --topic{-}name xrd",
+        ),
+        ("Try it with a broker on this computer:", "scan_001.csv"),
+    ),
+    WatchOptions: (
+        (
+            "Send every new file of a folder until you press q:",
+            "xrd_data --config lab.config --topic{-}name xrd",
+        ),
+        (
+            "Send everything that is there now, then end (for a nightly job):",
+            "xrd_data --config lab.config --topic{-}name xrd --once",
+        ),
+        (
+            "Watch a network drive:",
+            "xrd_data --config lab.config --topic{-}name xrd --use{-}polling{-}observer",
+        ),
+    ),
+    DownloadOptions: (
+        (
+            "Write every file of the topic xrd to a folder until you press q:",
+            "archive --config lab.config --topic{-}name xrd",
+        ),
+        (
+            "Fetch what is there, and end when nothing came for 30 seconds:",
+            "archive --config lab.config --topic{-}name xrd --until{-}idle 30",
+        ),
+        (
+            "Share the work with other computers, which all name the same group:",
+            "archive --config lab.config --topic{-}name xrd --consumer{-}group{-}id archive",
+        ),
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that answers a mistake with one line, and ends with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line instead of listing every option; suggest the nearest name."""
+        if message.startswith("unrecognized arguments: "):
+            wrong = message.split()[2].partition("=")[0]
+            near = difflib.get_close_matches(wrong, _names(self), n=1)
+            message += f"; did you mean {near[0]}?" if near else ""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_options(parser: argparse.ArgumentParser, model: type[CommonOptions], *, legacy: bool) -> None:
+    """
+    Give a parser the options of a model.
+
+    ``--chunk_size`` and ``--chunk-size`` are both accepted, and ``--no-...`` switches off what a config
+    file has switched on. Only what is typed gets into the namespace; the defaults come with ``parse``.
+
+    Args:
+        parser: A parser or a sub-command's parser; its usage line and the end of its help are set.
+        model: One of the option models.
+        legacy: Show the spelling of 1.x (``--chunk_size``) in help texts and messages.
+    """
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    place = ""
+    for name, (item, option) in options_of(model).items():
+        if option.positional:
+            place = option.kind.metavar
+            parser.add_argument(name, type=_reader(option.kind), metavar=place, help=_help(item, option))
+            continue
+        group = groups[option.group]
+        shown, other = _spellings(name, legacy=legacy)
+        _add(group, name, shown, option.kind, _help(item, option))
+        if other != shown:
+            _add(group, name, other, option.kind, argparse.SUPPRESS)
+        if isinstance(option.kind, Switch):
+            # Both spellings of the opposite, for what a config file switched on.
+            opposites = dict.fromkeys("--no-" + text.removeprefix("--") for text in (shown, other))
+            group.add_argument(
+                *opposites,
+                dest=name,
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )
+    parser.usage = f"%(prog)s [options] {place}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _examples(model, parser.prog, legacy=legacy)
+
+
+def parse(model: type[Model], namespace: argparse.Namespace, config_defaults: Mapping[str, Any]) -> Model:
+    """
+    The options to run with: what was typed, over what the config file says, over the defaults.
+
+    Args:
+        model: The model that was given to ``add_options``.
+        namespace: What the parser returned.
+        config_defaults: From ``ProgramConfig.option_defaults(model)``.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+    names = options_of(model)
+    typed = {name: value for name, value in vars(namespace).items() if name in names}
+    values = {**config_defaults, **typed}
+    return model(**values, given=frozenset(values))
+
+
+def config_name(model: type[CommonOptions], namespace: argparse.Namespace) -> str:
+    """The config file to load: needed before ``parse``, since the file brings defaults."""
+    return str(getattr(namespace, "config", options_of(model)["config"][0].default))
+
+
+def _add(group: argparse._ArgumentGroup, name: str, spelling: str, kind: Kind, text: str) -> None:
+    if isinstance(kind, Switch):
+        group.add_argument(spelling, dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
+    else:
+        group.add_argument(
+            spelling,
+            dest=name,
+            type=_reader(kind),
+            metavar=kind.metavar,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
+
+
+def _names(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a parser and of its sub-commands, as they are typed."""
+    found: set[str] = set()
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to list them
+        found.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for child in action.choices.values():
+                found |= _names(child)
+    return found
+
+
+def _spellings(name: str, *, legacy: bool) -> tuple[str, str]:
+    old, new = f"--{name}", "--" + name.replace("_", "-")
+    return (old, new) if legacy else (new, old)
+
+
+def _reader(kind: Kind) -> Callable[[str], object]:
+    def read(text: str) -> object:
+        try:
+            return kind.accept(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
+
+    return read
+
+
+def _help(item: Field[Any], option: Option) -> str:
+    default = default_text(item, option)
+    # argparse takes % for a placeholder.
+    return (option.text + (f" (default: {default})" if default else "")).replace("%", "%%")
+
+
+def _examples(model: type[CommonOptions], program: str, *, legacy: bool) -> str:
+    lines = ["examples:"]
+    for number, (what, arguments) in enumerate(_EXAMPLES.get(model, ()), start=1):
+        typed = arguments.replace("{-}", "_" if legacy else "-")
+        lines += [f"  {number}. {what}", f"     {program} {typed}"]
+    return "\n".join(lines) if len(lines) > 1 else ""

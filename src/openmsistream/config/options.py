@@ -1,0 +1,355 @@
+"""The options of the programs: one model per program, for the command line, config files and Python.
+
+Owns names, kinds, defaults and help texts; names and defaults are those of OpenMSIStream 1.x wherever it
+has the option. It must not know argparse, nor how an option is spelled there.
+"""
+
+# ruff: noqa: RUF009 - every option is written as one call that also holds its help text
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from openmsistream.config.ini import Settings
+from openmsistream.config.kinds import (
+    Choice,
+    FilePath,
+    Kind,
+    Level,
+    Number,
+    Regex,
+    Switch,
+    Text,
+    Topic,
+    Whole,
+)
+from openmsistream.core.chunk import DEFAULT_CHUNK_BYTES
+from openmsistream.errors import ConfigError
+
+# librdkafka's highest message.max.bytes less what a record holds besides the payload.
+_MAX_CHUNK_BYTES = 1_000_000_000 - 32_768
+_WEEK_SECONDS = 604_800
+_DEFAULT_TOPIC = "test"
+_DEFAULT_GROUP = "create_new"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """
+    What is known of one option.
+
+    Attributes:
+        kind: What values it takes.
+        text: Its help text, without the default.
+        group: The heading it stands under in a help text.
+        positional: It is given by its place, not by its name, and has to be given.
+        unset: What happens without it, for options whose default is None.
+    """
+
+    kind: Kind
+    text: str
+    group: str
+    positional: bool = False
+    unset: str = ""
+
+
+def _option(default: object, kind: Kind, text: str, *, group: str, unset: str = "") -> Any:
+    return field(default=default, metadata={"option": Option(kind, text, group, unset=unset)})
+
+
+def _positional(kind: Kind, text: str) -> Any:
+    return field(metadata={"option": Option(kind, text, "", positional=True)})
+
+
+GROUPS = ("Kafka", "files", "running", "what is reported", "encryption")
+"""The headings of a help text, in its order."""
+_KAFKA, _FILES, _RUN, _REPORT, _CRYPTO = GROUPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """
+    The options that every program has.
+
+    Attributes:
+        given: The names of the options that a user gave, on the command line or in a config file.
+
+    Raises:
+        ConfigError: A value is not allowed; the error names option, value and what is allowed.
+    """
+
+    SECTION: ClassVar[str] = ""
+
+    config: str = _option(
+        "test", Text("NAME"), "config file: its path, or its name in a config folder", group=_KAFKA
+    )
+    topic_name: str = _option(_DEFAULT_TOPIC, Topic(), "Kafka topic", group=_KAFKA)
+    n_threads: int = _option(2, Whole(1, 64), "how many threads work in parallel", group=_RUN)
+    state_dir: Path | None = _option(
+        None,
+        FilePath("FOLDER", "new folder"),
+        "folder for the ledger, in which the program remembers what is done",
+        group=_RUN,
+        unset="a folder of its own for this user",
+    )
+    json: bool = _option(False, Switch(), "write what happens as JSON, one line per event", group=_REPORT)
+    progress: str = _option(
+        "auto", Choice(("auto", "bar", "plain", "none")), "how progress is shown", group=_REPORT
+    )
+    logger_stream_level: int = _option(20, Level(), "what is shown on screen", group=_REPORT)
+    logger_file_level: int = _option(30, Level(), "what goes to the log file", group=_REPORT)
+    logger_file_path: Path | None = _option(
+        None, FilePath("PATH"), "log file, or a folder for it", group=_REPORT, unset="no log file"
+    )
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for item, option in options_of(type(self)).values():
+            value = getattr(self, item.name)
+            if value is None and item.default is None:
+                continue
+            try:
+                # The dataclass is frozen for its users; here it is still being made.
+                object.__setattr__(self, item.name, option.kind.accept(value))
+            except ValueError as error:
+                raise ConfigError(f"{item.name}: {str(value)!r} {error}") from None
+
+    @property
+    def topic(self) -> str:
+        """The topic this program works on."""
+        return self.topic_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """The options of the programs that run until they are stopped."""
+
+    consumer_topic_name: str = _option(
+        _DEFAULT_TOPIC, Topic(), "topic to read from, when it is another one", group=_KAFKA
+    )
+    producer_topic_name: str = _option(
+        _DEFAULT_TOPIC, Topic(), "topic to write to, when it is another one", group=_KAFKA
+    )
+    consumer_group_id: str = _option(
+        _DEFAULT_GROUP,
+        Text("GROUP"),
+        "consumer group; create_new: the one in the config file, else a new one at each start",
+        group=_KAFKA,
+    )
+    treat_undecryptable_as_plaintext: bool = _option(
+        False, Switch(), "take records that cannot be decrypted as they are", group=_CRYPTO
+    )
+    max_wait_per_decrypt: float = _option(
+        5.0, Number(0, _WEEK_SECONDS), "how long to wait for the key of a record", group=_CRYPTO
+    )
+    max_initial_wait_per_decrypt: float = _option(
+        60.0, Number(0, _WEEK_SECONDS), "the same for the first record", group=_CRYPTO
+    )
+    update_seconds: int = _option(
+        300, Whole(-1, _WEEK_SECONDS, "SECONDS"), 'time between "still alive" lines; -1: none', group=_REPORT
+    )
+    heartbeat_topic_name: str | None = _option(
+        None, Topic(), "topic for heartbeats", group=_REPORT, unset="no heartbeats"
+    )
+    heartbeat_program_id: str | None = _option(
+        None, Text("NAME"), "name in heartbeats", group=_REPORT, unset="a made-up name"
+    )
+    heartbeat_interval_secs: float = _option(
+        900, Number(0.1, _WEEK_SECONDS), "time between heartbeats", group=_REPORT
+    )
+    log_topic_name: str | None = _option(
+        None, Topic(), "topic for log lines", group=_REPORT, unset="log lines stay here"
+    )
+    log_program_id: str | None = _option(
+        None, Text("NAME"), "name on log lines in the topic", group=_REPORT, unset="a made-up name"
+    )
+    log_interval_secs: float = _option(
+        60, Number(0.1, _WEEK_SECONDS), "time between sending log lines", group=_REPORT
+    )
+
+
+def _chunk_size() -> Any:
+    return _option(
+        DEFAULT_CHUNK_BYTES,
+        Whole(1, _MAX_CHUNK_BYTES, "BYTES"),
+        "bytes of a file in one Kafka record; at most message.max.bytes less 32768 (8355840 unless the "
+        "config file says otherwise)",
+        group=_FILES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadOptions(CommonOptions):
+    """Send one file: ``UploadDataFile``, ``openmsistream upload``."""
+
+    SECTION: ClassVar[str] = "upload"
+
+    filepath: Path = _positional(FilePath("FILE", "file"), "the file to send")
+    chunk_size: int = _chunk_size()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions(StreamOptions, CommonOptions):
+    """Send every file of a folder: ``DataFileUploadDirectory``, ``openmsistream watch``."""
+
+    SECTION: ClassVar[str] = "upload"
+
+    upload_dir: Path = _positional(FilePath("FOLDER", "folder"), "the folder to watch; it is only ever read")
+    upload_regex: str | None = _option(
+        None,
+        Regex(),
+        "send only files whose path below the folder matches from its beginning",
+        group=_FILES,
+        unset="all files but hidden ones and *.log",
+    )
+    upload_existing: bool = _option(
+        False, Switch(), "also send the files that are there at the first start", group=_FILES
+    )
+    once: bool = _option(
+        False, Switch(), "send everything that is there now, wait until Kafka has it, and end", group=_RUN
+    )
+    watchdog_lag_time: float = _option(
+        3.0,
+        Number(0, _WEEK_SECONDS),
+        "how long a file must stay unchanged before it is sent",
+        group=_FILES,
+    )
+    use_polling_observer: bool = _option(
+        False, Switch(), "look for changes by scanning alone, as network drives need it", group=_FILES
+    )
+    scan_seconds: float = _option(
+        30.0, Number(0.1, 86_400), "time between scans of the whole folder", group=_FILES
+    )
+    chunk_size: int = _chunk_size()
+    queue_max_size: int = _option(
+        500,
+        Whole(1, 1_000_000, "MEGABYTES"),
+        "upper limit for data waiting to be sent; memory use is far below it by itself",
+        group=_RUN,
+    )
+
+    @property
+    def topic(self) -> str:
+        """The topic to write to."""
+        named = self.producer_topic_name
+        return self.topic_name if named == _DEFAULT_TOPIC else named
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadOptions(StreamOptions, CommonOptions):
+    """Write every file of a topic: ``DataFileDownloadDirectory``, ``openmsistream download``."""
+
+    SECTION: ClassVar[str] = "download"
+
+    output_dir: Path = _positional(
+        FilePath("FOLDER", "new folder"), "the folder to write to; it is made if need be"
+    )
+    download_regex: str | None = _option(
+        None,
+        Regex(),
+        "write only files whose path matches from its beginning",
+        group=_FILES,
+        unset="all files",
+    )
+    until_idle: float | None = _option(
+        None,
+        Number(0.1, _WEEK_SECONDS),
+        "end when nothing arrived for so long",
+        group=_RUN,
+        unset="run until stopped",
+    )
+
+    @property
+    def topic(self) -> str:
+        """The topic to read from."""
+        named = self.consumer_topic_name
+        return self.topic_name if named == _DEFAULT_TOPIC else named
+
+    def group_id(self, configured: str | None) -> str:
+        """
+        The text that says which consumer group to join (for ``resolve_group_id``).
+
+        An option that was given counts, then the config file, then the option's default.
+
+        Args:
+            configured: ``ConsumerConfig.group_id``.
+        """
+        if "consumer_group_id" in self.given or self.consumer_group_id != _DEFAULT_GROUP:
+            return self.consumer_group_id
+        return configured or self.consumer_group_id
+
+
+SECTION_MODELS: dict[str, tuple[type[CommonOptions], ...]] = {
+    "upload": (UploadOptions, WatchOptions),
+    "download": (DownloadOptions,),
+}
+"""Which models take their defaults from which section of a config file."""
+
+
+def options_of(model: type) -> dict[str, tuple[Field[Any], Option]]:
+    """The options of a model by name: the positional one first, then in the order of the model."""
+    found = {
+        item.name: (item, item.metadata["option"]) for item in fields(model) if "option" in item.metadata
+    }
+    return dict(sorted(found.items(), key=lambda entry: not entry[1][1].positional))
+
+
+def default_text(item: Field[Any], option: Option) -> str:
+    """The default as a user reads it; empty for a positional and for what is off unless asked for."""
+    if item.default is MISSING or item.default is False:
+        return ""
+    return option.unset if item.default is None else option.kind.show(item.default)
+
+
+def from_file(model: type, section: Mapping[str, str]) -> dict[str, Any]:
+    """
+    The defaults that a config file's section sets for the options of ``model``.
+
+    Args:
+        model: An option model; its ``SECTION`` is where ``section`` comes from.
+        section: Option names ("_" or "-") and values. Names of options that only another program
+            reading this section has are accepted and left out.
+
+    Raises:
+        ConfigError: No program has such an option, it cannot be set in a file, or its value is not
+            allowed. Names file, section, key, value and what is allowed.
+    """
+    settings = section if isinstance(section, Settings) else Settings(section)
+    name_of_section = getattr(model, "SECTION", "")
+    known: dict[str, tuple[Field[Any], Option]] = {}
+    for each in (*SECTION_MODELS.get(name_of_section, ()), model):
+        known |= options_of(each)
+    own = options_of(model)
+    found: dict[str, Any] = {}
+    for key in settings:
+        place = settings.origin(key) if isinstance(section, Settings) else f"[{name_of_section}] {key}"
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                f"{place}: there is no option of this name (value {settings.shown(key)})",
+                hint=f"did you mean {near[0]}?" if near else "allowed are " + ", ".join(_settable(known)),
+            )
+        item, option = known[name]
+        if name not in _settable(known):
+            raise ConfigError(
+                f"{place}: {name} = {settings.shown(key)} can only be given on the command line",
+                hint="remove the line",
+            )
+        if name in found:
+            raise ConfigError(f"{place}: the option is already given with another spelling", hint="keep one")
+        value: object = None
+        if settings[key] or item.default is not None:
+            try:
+                value = option.kind.accept(settings[key])
+            except ValueError as error:
+                raise ConfigError(f"{place}: {settings.shown(key)} {error}") from None
+        found[name] = value
+    return {name: value for name, value in found.items() if name in own}
+
+
+def _settable(known: Mapping[str, tuple[Field[Any], Option]]) -> list[str]:
+    return [name for name, (_, option) in known.items() if not option.positional and name != "config"]

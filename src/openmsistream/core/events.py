@@ -1,0 +1,192 @@
+"""What the programs report: plain values, one class per thing that can happen.
+
+The library never decides words or where they go: the command line turns events into progress bars, lines or
+JSON, and a user's code may do what it likes with them. Pure values; sizes in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The root of all events."""
+
+    @property
+    def kind(self) -> str:
+        """The event's name on the wire of ``--json``: the class name in snake case."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def as_dict(self) -> dict[str, object]:
+        """The event as JSON-ready values: ``event`` first; names that are not valid Unicode are escaped."""
+        values = {name: _printable(value) for name, value in asdict(self).items()}
+        return {"event": self.kind, **values}
+
+
+def _printable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStarted(Event):
+    """A program is ready: it watches or reads from now on."""
+
+    program: str
+    topic: str
+    folder: str
+    broker: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStopped(Event):
+    """A program ended; ``reason`` says why it did."""
+
+    program: str
+    reason: str
+    files: int
+    total_bytes: int
+    waiting: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Event):
+    """Something a user should know, as one line of text; ``hint`` says what to try."""
+
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanDone(Event):
+    """The watched folder was looked through: files seen, and of these new or changed."""
+
+    files: int
+    changed: int
+    recorded_only: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileStarted(Event):
+    """A version's first chunk is on its way; ``resumed_at`` > 0 when it goes on after a restart."""
+
+    path: str
+    size: int
+    resumed_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress(Event):
+    """So many bytes of a version were acknowledged by the broker (upload) or received (download)."""
+
+    path: str
+    done: int
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSent(Event):
+    """The broker acknowledged the last chunk and the ledger knows it."""
+
+    path: str
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileSkipped(Event):
+    """A file is not sent, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed(Event):
+    """A file could not be sent or delivered now; ``retry`` says whether it is tried again without being asked."""
+
+    path: str
+    reason: str
+    retry: bool
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileDelivered(Event):
+    """A file stands whole and verified under its final name."""
+
+    path: str
+    size: int
+    seconds: float
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileSuperseded(Event):
+    """A version was not delivered because a newer one, or the same content, is there already."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined(Event):
+    """A record or file that cannot be handled was put aside, with its origin and the reason."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUnavailable(Event):
+    """The broker does not answer; what is to be sent waits, and goes on by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerBack(Event):
+    """The broker answers again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoragePaused(Event):
+    """The destination refuses to be written (full, read-only); reading is paused and goes on by itself."""
+
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageBack(Event):
+    """The destination can be written again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap(Event):
+    """Records were removed from the topic before they were read here."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Event):
+    """Where a program stands: totals since its start."""
+
+    files: int
+    total_bytes: int
+    waiting: int
+    active: int
+    failed: int
+    seconds: float

@@ -1,0 +1,68 @@
+"""What every program's loop shares: being asked to stop, to report, and what it says at the end.
+
+Knows nothing of files or Kafka. Requests come from signal handlers and other threads; they only set
+plain attributes, which the loop reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHUTDOWN_SECONDS = 10.0
+"""How long a program that was asked to stop goes on finishing what is in flight; the rest is parked."""
+
+
+class Control:
+    """Requests to a running loop, safe to make from a signal handler or another thread."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.stop_now = False
+        self._check = False
+
+    @property
+    def stopping(self) -> bool:
+        """True once somebody asked the program to stop."""
+        return bool(self.reason)
+
+    def stop(self, reason: str) -> None:
+        """Finish or park what is in flight, then end; a second request ends at once."""
+        if self.reason:
+            self.stop_now = True
+        else:
+            self.reason = reason
+
+    def check(self) -> None:
+        """Report where the program stands."""
+        self._check = True
+
+    def take_check(self) -> bool:
+        """True once for each time a report was asked for."""
+        wanted, self._check = self._check, False
+        return wanted
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a program did since its start."""
+
+    files: int = 0
+    total_bytes: int = 0
+    failed: int = 0
+    records: int = 0
+    quarantined: int = 0
+
+
+class Every:
+    """True at most once in so many seconds; the clock's time is an argument."""
+
+    def __init__(self, seconds: float, *, first: float = float("-inf")) -> None:
+        self.seconds = seconds
+        self._last = first
+
+    def due(self, now: float) -> bool:
+        """True when the time is over, which starts it anew."""
+        if now - self._last < self.seconds:
+            return False
+        self._last = now
+        return True
