@@ -408,8 +408,8 @@ class Sink(Protocol):
         """Keep a record that cannot be handled, with its origin and the reason."""
         ...
 
-    def open_keys_on_disk(self, known: Iterable[VersionKey]) -> set[VersionKey]:
-        """Which of ``known`` still have bytes here; what belongs to none of them is removed."""
+    def restore(self, known: Iterable[VersionKey]) -> set[VersionKey]:
+        """Which of ``known`` still have bytes here; bytes of no known version are removed."""
         ...
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
@@ -37,6 +38,55 @@ SIZES = {
 }
 # The peer never sends a name with "log" in it (its default regex); it takes one that we send.
 NAMES_WITH_LOG = {"catalog.csv": 2_000, "run 02/dialog_1.csv": CHUNK_BYTES, "prologue/x.dat": 1}
+
+
+@dataclass(frozen=True)
+class Route:
+    """
+    One topic of a broker, and what both sides need to use it.
+
+    Attributes:
+        bootstrap: The broker's address.
+        topic: The topic's name.
+        work: A folder for config files, ledgers and what the programs print.
+    """
+
+    bootstrap: str
+    topic: str
+    work: Path
+
+    @property
+    def config(self) -> Path:
+        """A config file of 1.x, used unchanged by both sides; it makes us write format v1."""
+        return peer.write_config(self.work / "lab.config", self.bootstrap)
+
+    @property
+    def config_for_9_fields(self) -> Path:
+        """The same, with the one key of ours that makes us write what 1.8.6 and older take."""
+        path = self.work / "nine.config"
+        text = self.config.read_text(encoding="utf-8")
+        path.write_text(
+            text.replace("[producer]", "[producer]\nvalue.serializer.fields = 9"), encoding="utf-8"
+        )
+        return path
+
+    @property
+    def config_for_v2(self) -> Path:
+        """A config file that names no serializer: we write format v2."""
+        path = self.work / "lab-v2.config"
+        path.write_text(f"[broker]\nbootstrap.servers = {self.bootstrap}\n", encoding="utf-8")
+        return path
+
+    def records(self) -> int:
+        """How many records the topic holds now."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "counts-records"})
+        try:
+            partitions = consumer.list_topics(self.topic, timeout=10).topics[self.topic].partitions
+            places = [TopicPartition(self.topic, number) for number in partitions]
+            marks = [consumer.get_watermark_offsets(place, timeout=10) for place in places]
+            return sum(high - low for low, high in marks)
+        finally:
+            consumer.close()
 
 
 def make_tree(root: Path, sizes: dict[str, int], *, below: str = "") -> Path:
@@ -75,26 +125,13 @@ def chunk_count(root: Path) -> int:
     return sum(-(-len(content) // CHUNK_BYTES) for content in contents(root).values())
 
 
-def record_count(bootstrap: str, topic: str) -> int:
-    """How many records a topic holds now."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "counts-records"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        marks = [
-            consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10) for number in partitions
-        ]
-        return sum(high - low for low, high in marks)
-    finally:
-        consumer.close()
-
-
-def we_upload(folder: Path, config: Path, topic: str, work: Path) -> None:
-    """Send everything in a folder with our ``watch --once``; it ends when the broker acknowledged all of it."""
+def we_upload(route: Route, folder: Path, config: Path) -> None:
+    """Send everything in a folder with our ``watch --once``, which ends when all of it is acknowledged."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "openmsistream", "watch", str(folder), "--once"),
-            *("--config", str(config), "--topic_name", topic, "--watchdog_lag_time", "0"),
-            *("--progress", "none", "--state_dir", str(work / "state-watch")),
+            *("--config", str(config), "--topic_name", route.topic, "--watchdog_lag_time", "0"),
+            *("--progress", "none", "--state_dir", str(route.work / "state-watch")),
         ],
         check=False,
         capture_output=True,
@@ -106,15 +143,15 @@ def we_upload(folder: Path, config: Path, topic: str, work: Path) -> None:
 
 
 @contextmanager
-def we_download(folder: Path, config: Path, topic: str, work: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run our ``download`` into a folder; at the end of the block it is asked to end, and must do so cleanly."""
-    log = work / "our-download.txt"
+def we_download(route: Route, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run our ``download`` into a folder; at the end of the block it is asked to end, and must do it well."""
+    log = route.work / "our-download.txt"
     with log.open("wb") as output:
         running = subprocess.Popen(
             [
                 *(sys.executable, "-m", "openmsistream", "download", str(folder)),
-                *("--config", str(config), "--topic_name", topic),
-                *("--progress", "none", "--state_dir", str(work / "state-download")),
+                *("--config", str(route.config), "--topic_name", route.topic),
+                *("--progress", "none", "--state_dir", str(route.work / "state-download")),
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -130,25 +167,24 @@ def we_download(folder: Path, config: Path, topic: str, work: Path) -> Iterator[
     assert code == 0, log.read_text(encoding="utf-8", errors="replace")
 
 
-def they_upload(them: peer.Peer, folder: Path, config: Path, topic: str, work: Path) -> None:
+def they_upload(them: peer.Peer, route: Route, folder: Path) -> None:
     """Send everything in a folder with the peer; return when all of its chunks are on the topic."""
-    bootstrap = bootstrap_of(config)
-    expected = record_count(bootstrap, topic) + chunk_count(folder)
-    arguments = (folder, "--config", config, "--topic_name", topic, "--upload_existing")
+    expected = route.records() + chunk_count(folder)
+    arguments = (folder, "--config", route.config, "--topic_name", route.topic, "--upload_existing")
     with them.start(
-        "DataFileUploadDirectory", *arguments, "--watchdog_lag_time", "0", log=work / "their-upload.txt"
+        "DataFileUploadDirectory", *arguments, "--watchdog_lag_time", "0", log=route.work / "their-upload.txt"
     ) as running:
-        _wait_for(running, lambda: record_count(bootstrap, topic) >= expected, f"{expected} records")
+        _wait_for(running, lambda: route.records() >= expected, f"{expected} records on the topic")
         assert running.quit() == 0, running.text()
-    assert record_count(bootstrap, topic) == expected
+    assert route.records() == expected
 
 
-def they_download(
-    them: peer.Peer, folder: Path, expected: dict[str, bytes], config: Path, topic: str, work: Path
-) -> None:
-    """Receive with the peer until a folder holds what is expected, to the byte."""
-    arguments = (folder, "--config", config, "--topic_name", topic)
-    with them.start("DataFileDownloadDirectory", *arguments, log=work / "their-download.txt") as running:
+def they_download(them: peer.Peer, route: Route, folder: Path, expected: dict[str, bytes]) -> None:
+    """Receive with the peer until a folder holds files of the expected names and sizes."""
+    arguments = (folder, "--config", route.config, "--topic_name", route.topic)
+    with them.start(
+        "DataFileDownloadDirectory", *arguments, log=route.work / "their-download.txt"
+    ) as running:
         _wait_for(running, lambda: _sizes(folder) == sizes(expected), f"{len(expected)} files in {folder}")
         assert running.quit() == 0, running.text()
         printed = running.text()
@@ -169,12 +205,6 @@ def wait_for_files(running: subprocess.Popen[bytes], folder: Path, expected: dic
 def sizes(expected: dict[str, bytes]) -> dict[str, int]:
     """The size of every file."""
     return {path: len(content) for path, content in expected.items()}
-
-
-def bootstrap_of(config: Path) -> str:
-    """The broker's address that a config file of these tests names."""
-    lines = config.read_text(encoding="utf-8").splitlines()
-    return next(line.partition("=")[2].strip() for line in lines if line.startswith("bootstrap.servers"))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ file makes it answer with our copy. Knows nothing else of the peer. Needs no roo
 
 from __future__ import annotations
 
+import importlib
 import sys
 import sysconfig
 from pathlib import Path
@@ -32,7 +33,7 @@ ctypes.util.find_library = find_library
 
 def main() -> None:
     # rbcl holds the shared library as a bytes object, the same on every platform it has wheels for.
-    from rbcl._sodium import sodium_bs  # noqa: PLC0415
+    sodium_bs: bytes = importlib.import_module("rbcl._sodium").sodium_bs
 
     suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
     packages = Path(sysconfig.get_path("purelib"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.compat import peer
 from tests.compat.exchange import (
     NAMES_WITH_LOG,
     SIZES,
+    Route,
     contents,
     make_tree,
     they_download,
@@ -38,62 +40,52 @@ def them() -> peer.Peer:
 
 
 @pytest.fixture
-def config(broker: LocalBroker, tmp_path: Path) -> Path:
-    """A config file of 1.x, used unchanged by both sides; it makes us write format v1."""
-    return peer.write_config(tmp_path / "lab.config", broker.bootstrap)
+def make_route(broker: LocalBroker, topic: MakeTopic, tmp_path: Path) -> Callable[[int], Route]:
+    """Make a topic of its own with so many partitions, and what both sides need to use it."""
+    return lambda partitions: Route(broker.bootstrap, topic(partitions), tmp_path)
 
 
-@pytest.fixture
-def v2_config(broker: LocalBroker, tmp_path: Path) -> Path:
-    """A config file that names no serializer: we write format v2."""
-    path = tmp_path / "lab-v2.config"
-    path.write_text(f"[broker]\nbootstrap.servers = {broker.bootstrap}\n", encoding="utf-8")
-    return path
+MakeRoute = Callable[[int], Route]
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_what_we_send_in_v1_arrives_whole_at_1_8_8(
-    them: peer.Peer, config: Path, topic: MakeTopic, tmp_path: Path, partitions: int
+    them: peer.Peer, make_route: MakeRoute, tmp_path: Path, partitions: int
 ) -> None:
     """1.8.8 rebuilds every file we send with its own config file, also the names it would not send itself."""
     source = make_tree(tmp_path / "source", SIZES | NAMES_WITH_LOG)
-    name = topic(partitions)
+    route = make_route(partitions)
 
-    we_upload(source, config, name, tmp_path)
-    they_download(them, tmp_path / "theirs", contents(source), config, name, tmp_path)
+    we_upload(route, source, route.config)
+    they_download(them, route, tmp_path / "theirs", contents(source))
 
     assert contents(tmp_path / "theirs") == contents(source)
 
 
 def test_what_we_send_with_9_fields_arrives_whole_at_1_8_8(
-    them: peer.Peer, config: Path, topic: MakeTopic, tmp_path: Path
+    them: peer.Peer, make_route: MakeRoute, tmp_path: Path
 ) -> None:
     """The form that 1.8.6 and older need is also taken by 1.8.8."""
-    text = config.read_text(encoding="utf-8")
-    ours = tmp_path / "nine.config"
-    ours.write_text(
-        text.replace("[producer]\n", "[producer]\nvalue.serializer.fields = 9\n"), encoding="utf-8"
-    )
     source = make_tree(tmp_path / "source", {"several.bin": SIZES["several chunks.bin"]})
-    name = topic(2)
+    route = make_route(2)
 
-    we_upload(source, ours, name, tmp_path)
-    they_download(them, tmp_path / "theirs", contents(source), config, name, tmp_path)
+    we_upload(route, source, route.config_for_9_fields)
+    they_download(them, route, tmp_path / "theirs", contents(source))
 
     assert contents(tmp_path / "theirs") == contents(source)
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_what_1_8_8_sends_arrives_whole_at_ours(
-    them: peer.Peer, config: Path, topic: MakeTopic, tmp_path: Path, partitions: int
+    them: peer.Peer, make_route: MakeRoute, tmp_path: Path, partitions: int
 ) -> None:
     """We rebuild every file of 1.8.8, whose chunks lie on all partitions, with its own config file."""
     source = make_tree(tmp_path / "source", SIZES)
-    name = topic(partitions)
     expected = contents(source)
+    route = make_route(partitions)
 
-    they_upload(them, source, config, name, tmp_path)
-    with we_download(tmp_path / "ours", config, name, tmp_path) as running:
+    they_upload(them, route, source)
+    with we_download(route, tmp_path / "ours") as running:
         wait_for_files(running, tmp_path / "ours", expected)
 
     assert contents(tmp_path / "ours") == expected
@@ -101,47 +93,49 @@ def test_what_1_8_8_sends_arrives_whole_at_ours(
 
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_both_formats_on_one_topic_arrive_in_one_folder(
-    them: peer.Peer, config: Path, v2_config: Path, topic: MakeTopic, tmp_path: Path, partitions: int
+    them: peer.Peer, make_route: MakeRoute, tmp_path: Path, partitions: int
 ) -> None:
     """1.8.8 and our v2 share a topic; one download of ours, started before both, takes all files of both."""
     from_them = make_tree(tmp_path / "from-them", SIZES, below="from 1.8.8")
-    from_us = make_tree(tmp_path / "from-us", SIZES, below="from 2.0")
+    from_us = make_tree(tmp_path / "from-us", SIZES | NAMES_WITH_LOG, below="from 2.0")
     expected = contents(from_them) | contents(from_us)
-    name = topic(partitions)
+    route = make_route(partitions)
 
-    with we_download(tmp_path / "both", v2_config, name, tmp_path) as running:
-        they_upload(them, from_them, config, name, tmp_path)
-        we_upload(from_us, v2_config, name, tmp_path)
+    with we_download(route, tmp_path / "both") as running:
+        they_upload(them, route, from_them)
+        we_upload(route, from_us, route.config_for_v2)
         wait_for_files(running, tmp_path / "both", expected)
 
     assert contents(tmp_path / "both") == expected
 
 
+@pytest.mark.parametrize("single", ["theirs", "ours"])
 def test_a_single_file_goes_both_ways(
-    them: peer.Peer, config: Path, topic: MakeTopic, tmp_path: Path
+    them: peer.Peer, make_route: MakeRoute, tmp_path: Path, single: str
 ) -> None:
-    """``UploadDataFile``, same command line, theirs and ours: the other side's folder gets the same file."""
+    """``UploadDataFile`` with the same command line, theirs or ours: the other side gets the same file."""
     source = tmp_path / "scan 1.bin"
     source.write_bytes(bytes(range(256)) * 5_000)
-    by_us, by_them = topic(), topic()
-    arguments = (source, "--config", config, "--topic_name")
-    ours = shutil.which("UploadDataFile", path=str(Path(sys.executable).parent))
-    assert ours is not None
+    expected = {source.name: source.read_bytes()}
+    route = make_route(1)
+    our_command = shutil.which("UploadDataFile", path=str(Path(sys.executable).parent))
+    assert our_command is not None
 
+    command = them.command("UploadDataFile") if single == "theirs" else our_command
     done = subprocess.run(
-        [ours, *map(str, (*arguments, by_us))],
+        [command, str(source), "--config", str(route.config), "--topic_name", route.topic],
         check=False,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         timeout=30,
+        env=peer.environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    with them.start("UploadDataFile", *arguments, by_them, log=tmp_path / "their-file.txt") as theirs:
-        assert theirs.wait(30) == 0, theirs.text()
 
-    expected = {source.name: source.read_bytes()}
-    they_download(them, tmp_path / "theirs", expected, config, by_us, tmp_path)
-    with we_download(tmp_path / "ours", config, by_them, tmp_path) as running:
-        wait_for_files(running, tmp_path / "ours", expected)
-    assert contents(tmp_path / "theirs") == contents(tmp_path / "ours") == expected
+    if single == "theirs":
+        with we_download(route, tmp_path / "got") as running:
+            wait_for_files(running, tmp_path / "got", expected)
+    else:
+        they_download(them, route, tmp_path / "got", expected)
+    assert contents(tmp_path / "got") == expected

@@ -162,9 +162,7 @@ def producer_config(ini: IniFile) -> ProducerConfig:
         )
     warnings = _transport_warnings(user)
     if _FIELDS_KEY in user and serializer != "DataFileChunkSerializer":
-        warnings.append(
-            f"{user.origin(_FIELDS_KEY)} is not used: it is for value.serializer = DataFileChunkSerializer"
-        )
+        warnings.append(f"{user.origin(_FIELDS_KEY)} is not used: it is for value.serializer = DataFileChunkSerializer")
     user = user.without(*_OURS)
     defaults = producer_defaults()
     user = keep_acknowledged(user, warnings)
@@ -184,9 +182,7 @@ def consumer_config(ini: IniFile) -> ConsumerConfig:
     warnings = _transport_warnings(user)
     for key in ("enable.auto.commit", "enable.auto.offset.store"):
         if key in user and flag(user, key):
-            warnings.append(
-                f"{user.origin(key)} = {user.shown(key)} is not used: only finished files are committed"
-            )
+            warnings.append(f"{user.origin(key)} = {user.shown(key)} is not used: only finished files are committed")
     auto_commit = flag(user, "enable.auto.commit") if "enable.auto.commit" in user else None
     defaults = consumer_defaults()
     # librdkafka refuses a fetch.max.bytes below message.max.bytes, and sets a fitting one itself.
@@ -234,9 +230,7 @@ def _user_settings(ini: IniFile, side: str) -> Settings:
 def _transport_warnings(user: Settings) -> list[str]:
     if user.get("security.protocol", "").strip().lower() != "sasl_plaintext":
         return []
-    return [
-        f"{user.origin('security.protocol')}: the password and all files travel unencrypted (use SASL_SSL)"
-    ]
+    return [f"{user.origin('security.protocol')}: the password and all files travel unencrypted (use SASL_SSL)"]
 
 
 def _reset(user: Settings, warnings: list[str]) -> str:
@@ -250,7 +244,5 @@ def _reset(user: Settings, warnings: list[str]) -> str:
             hint="earliest: a new group gets every file still on the topic",
         )
     if text == "none":
-        warnings.append(
-            f"{user.origin(key)} = none means latest, as in 1.x: a new group gets only what comes later"
-        )
+        warnings.append(f"{user.origin(key)} = none means latest, as in 1.x: a new group gets only what comes later")
     return _RESETS[text]

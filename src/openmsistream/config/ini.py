@@ -225,7 +225,7 @@ def read_ini(path: Path, env: Mapping[str, str]) -> IniFile:
     try:
         parser.read_file((line + "\n" for line in lines), source=str(path))
     except configparser.Error as error:
-        problem, hint = _syntax_problem(error, lines, found)
+        problem, hint = _syntax_problem(error, found)
     else:
         return IniFile(path, parser, found, env)
     # Raised out here: configparser's errors repeat whole lines, which may hold a password.
@@ -273,9 +273,7 @@ def _line_numbers(lines: Iterable[str]) -> dict[tuple[str, str], int]:
     return found
 
 
-def _syntax_problem(
-    error: configparser.Error, lines: list[str], found: Mapping[tuple[str, str], int]
-) -> tuple[str, str]:
+def _syntax_problem(error: configparser.Error, found: Mapping[tuple[str, str], int]) -> tuple[str, str]:
     """What is wrong, beginning with the place, and what to try. Never repeats a value."""
     if isinstance(error, configparser.DuplicateOptionError):
         first = found.get((error.section, error.option))
@@ -295,11 +293,13 @@ def _syntax_problem(
             f"line {error.lineno}: stands before the first [section]",
             "begin the file with a section heading such as [broker]",
         )
-    number = error.errors[0][0] if isinstance(error, configparser.ParsingError) and error.errors else 0
-    # Python 3.13 and later report a value below a key without "=" in the line after that key.
-    bare = bool(lines[number - 1 : number]) and not re.search("[=:]", lines[number - 1])
-    what = "neither a [section], a key = value line nor a comment" if bare else "not a key = value line"
-    return f"line {number}: {what}", "write key = value; begin a comment with #"
+    # ParsingError: one (line, text) for each line that is nothing we know, an empty key included.
+    unknown: list[tuple[int, str]] = getattr(error, "errors", [])
+    number = unknown[0][0] if unknown else getattr(error, "lineno", 1)
+    return (
+        f"line {number}: neither a [section], a key = value line nor a comment",
+        "write key = value; begin a comment with #",
+    )
 
 
 def _raw_values(parser: configparser.ConfigParser) -> Iterator[str]:

@@ -77,9 +77,7 @@ def keep_acknowledged(user: Settings, warnings: list[str]) -> Settings:
     """Put ``acks = 0`` aside: a file counts as sent when the broker has said so."""
     for key in ("acks", "request.required.acks"):
         if user.get(key) == "0":
-            warnings.append(
-                f"{user.origin(key)} = 0 is not used: a file counts as sent when the broker has it"
-            )
+            warnings.append(f"{user.origin(key)} = 0 is not used: a file counts as sent when the broker has it")
             user = user.without(key)
     return user
 
@@ -95,9 +93,7 @@ def keep_in_order(user: Settings, defaults: dict[str, str], warnings: list[str])
     else:
         for key, usable in _IDEMPOTENT_LIMITS:
             if key in user and not usable(user[key]):
-                warnings.append(
-                    f"{user.origin(key)} = {user.shown(key)} is not used: chunks must stay in order"
-                )
+                warnings.append(f"{user.origin(key)} = {user.shown(key)} is not used: chunks must stay in order")
                 user = user.without(key)
         return user
     warnings.append(f"{reason}: a connection that breaks may now double chunks or lose some")

@@ -161,9 +161,7 @@ class ProgramConfig:
         place = self._ini.place(section, key)
         if place is None and section in {"producer", "consumer"}:
             place = self._ini.place("broker", key)
-        if place is None and key in {"producer": producer_defaults(), "consumer": consumer_defaults()}.get(
-            section, {}
-        ):
+        if place is None and key in {"producer": producer_defaults(), "consumer": consumer_defaults()}.get(section, {}):
             return "OpenMSIStream's default"
         return place or f"{self.path} [{section}] {key} (not set)"
 

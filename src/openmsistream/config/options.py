@@ -83,9 +83,7 @@ class CommonOptions:
 
     SECTION: ClassVar[str] = ""
 
-    config: str = _option(
-        "test", Text("NAME"), "config file: its path, or its name in a config folder", group=_KAFKA
-    )
+    config: str = _option("test", Text("NAME"), "config file: its path, or its name in a config folder", group=_KAFKA)
     topic_name: str = _option(_DEFAULT_TOPIC, Topic(), "Kafka topic", group=_KAFKA)
     n_threads: int = _option(2, Whole(1, 64), "how many threads work in parallel", group=_RUN)
     state_dir: Path | None = _option(
@@ -96,9 +94,7 @@ class CommonOptions:
         unset="a folder of its own for this user",
     )
     json: bool = _option(False, Switch(), "write what happens as JSON, one line per event", group=_REPORT)
-    progress: str = _option(
-        "auto", Choice(("auto", "bar", "plain", "none")), "how progress is shown", group=_REPORT
-    )
+    progress: str = _option("auto", Choice(("auto", "bar", "plain", "none")), "how progress is shown", group=_REPORT)
     logger_stream_level: int = _option(20, Level(), "what is shown on screen", group=_REPORT)
     logger_file_level: int = _option(30, Level(), "what goes to the log file", group=_REPORT)
     logger_file_path: Path | None = _option(
@@ -157,18 +153,14 @@ class StreamOptions:
     heartbeat_program_id: str | None = _option(
         None, Text("NAME"), "name in heartbeats", group=_REPORT, unset="a made-up name"
     )
-    heartbeat_interval_secs: float = _option(
-        900, Number(0.1, _WEEK_SECONDS), "time between heartbeats", group=_REPORT
-    )
+    heartbeat_interval_secs: float = _option(900, Number(0.1, _WEEK_SECONDS), "time between heartbeats", group=_REPORT)
     log_topic_name: str | None = _option(
         None, Topic(), "topic for log lines", group=_REPORT, unset="log lines stay here"
     )
     log_program_id: str | None = _option(
         None, Text("NAME"), "name on log lines in the topic", group=_REPORT, unset="a made-up name"
     )
-    log_interval_secs: float = _option(
-        60, Number(0.1, _WEEK_SECONDS), "time between sending log lines", group=_REPORT
-    )
+    log_interval_secs: float = _option(60, Number(0.1, _WEEK_SECONDS), "time between sending log lines", group=_REPORT)
 
 
 def _chunk_size() -> Any:
@@ -220,9 +212,7 @@ class WatchOptions(StreamOptions, CommonOptions):
     use_polling_observer: bool = _option(
         False, Switch(), "look for changes by scanning alone, as network drives need it", group=_FILES
     )
-    scan_seconds: float = _option(
-        30.0, Number(0.1, 86_400), "time between scans of the whole folder", group=_FILES
-    )
+    scan_seconds: float = _option(30.0, Number(0.1, 86_400), "time between scans of the whole folder", group=_FILES)
     chunk_size: int = _chunk_size()
     queue_max_size: int = _option(
         500,
@@ -244,9 +234,7 @@ class DownloadOptions(StreamOptions, CommonOptions):
 
     SECTION: ClassVar[str] = "download"
 
-    output_dir: Path = _positional(
-        FilePath("FOLDER", "new folder"), "the folder to write to; it is made if need be"
-    )
+    output_dir: Path = _positional(FilePath("FOLDER", "new folder"), "the folder to write to; it is made if need be")
     download_regex: str | None = _option(
         None,
         Regex(),
@@ -291,9 +279,7 @@ SECTION_MODELS: dict[str, tuple[type[CommonOptions], ...]] = {
 
 def options_of(model: type) -> dict[str, tuple[Field[Any], Option]]:
     """The options of a model by name: the positional one first, then in the order of the model."""
-    found = {
-        item.name: (item, item.metadata["option"]) for item in fields(model) if "option" in item.metadata
-    }
+    found = {item.name: (item, item.metadata["option"]) for item in fields(model) if "option" in item.metadata}
     return dict(sorted(found.items(), key=lambda entry: not entry[1][1].positional))
 
 

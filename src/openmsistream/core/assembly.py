@@ -88,6 +88,7 @@ class Assembly:
     def __init__(self, max_ahead_bytes: int = MAX_AHEAD_BYTES) -> None:
         self._max_ahead = max_ahead_bytes
         self._open: dict[VersionKey, OpenVersion] = {}
+        self._of_path: dict[str, set[VersionKey]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -101,7 +102,7 @@ class Assembly:
 
     def of_path(self, path: str) -> list[OpenVersion]:
         """The open versions that were announced under ``path``."""
-        return [version for key, version in self._open.items() if key.path == path]
+        return [self._open[key] for key in self._of_path.get(path, ())]
 
     def first_offsets(self, partition: int) -> Iterable[int]:
         """For each version open in a partition: the offset of its first record there."""
@@ -110,10 +111,15 @@ class Assembly:
     def restore(self, version: OpenVersion) -> None:
         """Go on with a version that the ledger remembers."""
         self._open[version.key] = version
+        self._of_path.setdefault(version.key.path, set()).add(version.key)
 
     def close(self, key: VersionKey) -> None:
         """The version is finished: delivered, superseded, discarded or quarantined."""
-        self._open.pop(key, None)
+        if self._open.pop(key, None) is not None:
+            keys = self._of_path[key.path]
+            keys.discard(key)
+            if not keys:
+                del self._of_path[key.path]
 
     def step(self, chunk: Chunk, *, partition: int, offset: int, timestamp_ms: int) -> Step:
         """
@@ -135,7 +141,7 @@ class Assembly:
         if reason:
             return Step(Verb.REFUSE, None if is_new else version, reason=reason)
         if is_new:
-            self._open[key] = version
+            self.restore(version)
         self._learn(version, chunk, partition, offset, timestamp_ms)
         if chunk.alive:
             return Step(Verb.NOTHING, version)

@@ -15,9 +15,7 @@ WORK_FOLDER = ".openmsistream"
 """The hidden folder of ours at the top of an output folder; no record may name a file in it."""
 
 PATH_BYTES_MAX = 4_096  # Linux' PATH_MAX, and the limit of the wire format (docs/design.md, section 3)
-PART_BYTES_MAX = (
-    255  # NAME_MAX of ext4, XFS, APFS and NTFS alike (NTFS counts UTF-16 units: never more than bytes)
-)
+PART_BYTES_MAX = 255  # NAME_MAX of ext4, XFS, APFS and NTFS alike (NTFS counts UTF-16 units: never more than bytes)
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 # Names that Windows gives to devices in every folder, whatever extension or spaces follow.
@@ -111,9 +109,7 @@ def partition_for(path: str, partitions: int) -> int:
         SourceError: No bytes stand for the path (see ``to_wire_bytes``).
     """
     if partitions < 1:
-        raise ConfigError(
-            f"a topic has at least 1 partition, got {partitions}", hint="check that the topic exists"
-        )
+        raise ConfigError(f"a topic has at least 1 partition, got {partitions}", hint="check that the topic exists")
     return zlib.crc32(to_wire_bytes(path)) % partitions
 
 

@@ -104,6 +104,6 @@ def prepare_existing(config: str, topic: str) -> bool:
             ) from error
         raise DeliveryError(
             f"the broker at {where} refused to make the topic {topic}: {reason.str()}",
-            hint="name a topic that exists: --topic_name NAME",
+            hint="name a topic that exists: --topic-name NAME",
         ) from error
     return True

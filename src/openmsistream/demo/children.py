@@ -1,7 +1,7 @@
 """The two programs of the demo as child processes: start one, hear its events, end it.
 
-Owns the process, its log files and the reading of its ``--json`` lines. It does not know what the events mean,
-and it shows nothing. Every wait here ends: a program that does not stop when asked is told, then killed.
+Owns the process, its log files and the reading of its ``--json`` lines. It does not know what the events
+mean, and it shows nothing. Every wait here ends: a program that does not stop when asked is killed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Child:
     @classmethod
     def start(cls, role: str, command: Sequence[str], logs: Path, heard: SimpleQueue[Heard]) -> Child:
         """
-        Start a program in a session of its own: Ctrl-C in the terminal reaches the demo, which then stops it.
+        Start a program in a session of its own: Ctrl-C reaches the demo, which stops it.
 
         Args:
             role: Name of the program for the user and for its log files.
@@ -69,22 +69,22 @@ class Child:
             heard: Where its events are put.
         """
         files = (logs / f"{role}.events.jsonl", logs / f"{role}.log")
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+        flags = 0
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP
         with files[1].open("wb") as errors:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                # A path with letters outside ASCII must come out as it is, whatever this computer's code page.
+                # A path with letters outside ASCII must come out as it is, whatever the code page.
                 env={**os.environ, "PYTHONUTF8": "1"},
                 start_new_session=sys.platform != "win32",
                 creationflags=flags,
             )
         child = cls(role, process, files)
-        child._reader = threading.Thread(
-            target=child._read, args=(heard.put,), name=f"demo-{role}", daemon=True
-        )
+        child._reader = threading.Thread(target=child._read, args=(heard.put,), name=f"demo-{role}", daemon=True)
         child._reader.start()
         return child
 

@@ -103,11 +103,12 @@ class Place:
             self.config.unlink(missing_ok=True)
         else:
             doomed = [self.top]
-        return all([_gone(folder) for folder in doomed])
+        left = [folder for folder in doomed if not _gone(folder)]
+        return not left
 
 
 def _gone(folder: Path) -> bool:
-    """Delete a folder; again for a while, since on Windows a file stays open for a moment after its process."""
+    """Delete a folder; for a while, since on Windows a file stays open for a moment after its process."""
     deadline = time.monotonic() + _REMOVE_SECONDS
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)

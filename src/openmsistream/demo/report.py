@@ -19,12 +19,13 @@ from openmsistream.demo.tally import Tally
 from openmsistream.demo.verify import Verdict
 from openmsistream.demo.view import say, size_text
 from openmsistream.errors import OpenMSIStreamError
+from openmsistream.local.place import CONFIG_FILE, default_folder
 
 _HASH_LETTERS = 12
 
 
 def show_table(console: Console, tally: Tally, verdicts: list[Verdict]) -> None:
-    """Print one row for each file: size, start of its BLAKE3, seconds to the copy, whether it is the same."""
+    """Print one row for each file: size, start of its BLAKE3, seconds to the copy, verified or not."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
@@ -45,7 +46,7 @@ def show_table(console: Console, tally: Tally, verdicts: list[Verdict]) -> None:
     console.print(table)
     say(
         console,
-        "seconds: from the moment the file was written until its whole, checked copy stood in the other folder\n"
+        "seconds: from when the file was written until its whole, checked copy stood in the other folder\n"
         "(files that were there before: from the start of the uploader). BLAKE3: the file's fingerprint.",
     )
 
@@ -78,18 +79,24 @@ def show_next_steps(console: Console, config: str | None, topic: str) -> None:
     """
     steps: list[tuple[str, list[str]]] = []
     if config is None:
-        config = "kafka/local.config"  # where `local start` puts it; also Windows takes this slash
-        start = command("openmsistream", "local", "start", "--folder", "kafka", "--topic", topic)
-        stop = command("openmsistream", "local", "stop", "--folder", "kafka")
-        steps.append((f"Start a broker on this computer (later, end it with: {stop}):", [start]))
-    here = ("--config", config, "--topic_name", topic)
+        config = str(default_folder() / CONFIG_FILE)
+        start = command("openmsistream", "local", "start", "--topic", topic)
+        steps.append(("Start a broker on this computer (`openmsistream local stop` ends it, later):", [start]))
+    here = ("--config", config, "--topic-name", topic)
     steps += [
         ("Make two folders, one to watch and one for the copies:", ["mkdir measurements", "mkdir copies"]),
-        ("In one terminal, send whatever appears in the first folder:",
-         [command("openmsistream", "watch", "measurements", *here)]),
-        ("In a second terminal, receive it into the other folder (on another computer if you like):",
-         [command("openmsistream", "download", "copies", *here)]),
-        ("Save a file in the folder measurements and look into copies. Type q and Enter to end a program.", []),
+        (
+            "In one terminal, send whatever appears in the first folder:",
+            [command("openmsistream", "watch", "measurements", *here)],
+        ),
+        (
+            "In a second terminal, receive it into the other folder:",
+            [command("openmsistream", "download", "copies", *here)],
+        ),
+        (
+            "Save a file in the folder measurements and look into copies. Type q and Enter to end a program.",
+            [],
+        ),
     ]
     say(console, "\nHow to go on with your own files:")
     for number, (text, commands) in enumerate(steps, 1):

@@ -22,7 +22,8 @@ import blake3
 
 MIB = 1024 * 1024
 
-# 2-theta in degrees and relative height of silicon's first peaks for Cu K-alpha. Source: Bragg's law, a = 5.431 A.
+# 2-theta in degrees and relative height of silicon's first peaks for Cu K-alpha.
+# Source: Bragg's law with a = 5.431 A.
 _SILICON = ((28.44, 1.0), (47.30, 0.55), (56.12, 0.30), (69.13, 0.06), (76.38, 0.11))
 
 
@@ -127,8 +128,7 @@ def micrograph(seed: int, width: int = 176, height: int = 128) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(rows), 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
 
 

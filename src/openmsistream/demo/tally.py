@@ -68,14 +68,17 @@ class Tally:
         rows: By relative path, in the order they were written.
         started: When each program said that it is ready, by role.
         problems: One line for each thing a program reported that should not happen here.
-        notes: What the programs told the user, as ``(role, text)``.
+
+    Args:
+        below: The folder that all our paths begin with; empty when nobody else uses the topic. What is
+            reported about other people's files and records is then no problem of ours.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, below: str = "") -> None:
+        self._below = below
         self.rows: dict[str, Row] = {}
         self.started: dict[str, float] = {}
         self.problems: list[str] = []
-        self.notes: list[tuple[str, str]] = []
         self._busy: dict[str, str | None] = {}
 
     def wrote(self, path: str, size: int, at: float) -> None:
@@ -93,11 +96,10 @@ class Tally:
         kind = event["event"]
         if kind == "program_started":
             self.started.setdefault(role, heard.at)
-        elif kind == "note":
-            self.notes.append((role, str(event.get("text", ""))))
         elif kind in ("quarantined", "file_failed", "gap"):
             # A failure that is tried again by itself shows in the deadline if it does not pass.
-            if not event.get("retry"):
+            ours = str(event.get("path", "")).startswith(self._below)
+            if ours and not event.get("retry"):
                 self.problems.append(_problem(role, event))
         elif kind in ("file_started", "file_progress", "file_sent", "file_delivered"):
             return self._file(role, str(kind), event, heard.at)
@@ -163,5 +165,6 @@ class Tally:
 
 
 def _problem(role: str, event: Mapping[str, object]) -> str:
+    kind = str(event["event"]).replace("_", " ")
     where = event.get("path") or event.get("topic") or "?"
-    return f"{role}: {event['event'].replace('_', ' ')}: {where}: {event.get('reason', 'records are missing')}"  # type: ignore[attr-defined]
+    return f"{role}: {kind}: {where}: {event.get('reason', 'records are missing')}"

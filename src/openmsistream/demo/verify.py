@@ -47,16 +47,19 @@ def compare(source: Path, copy: Path, paths: list[str]) -> list[Verdict]:
     return [_compare_one(source, copy, path) for path in paths]
 
 
-def strangers(folder: Path, expected: list[str]) -> list[str]:
+def strangers(folder: Path, expected: list[str], *, hidden: bool) -> list[str]:
     """
     Return the relative POSIX paths of files in ``folder`` that nobody expects there, sorted.
 
-    The hidden work folder at the top, where a download keeps its partial files, is not looked at; what is in it
-    never has a final name.
+    Args:
+        folder: Where to look, sub-folders included.
+        expected: The paths that belong there.
+        hidden: Look into hidden folders at the top as well. A download keeps its partial files in one;
+            what is in there never has a final name.
     """
     found = []
     for place, folders, names in os.walk(folder):
-        if Path(place) == folder:
+        if not hidden and Path(place) == folder:
             folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place, name).relative_to(folder).as_posix() for name in names]
     return sorted(set(found) - set(expected))
@@ -93,6 +96,9 @@ def _compare_one(source: Path, copy: Path, path: str) -> Verdict:
         return Verdict(path, size, digest, f"{path}: the copy has {copy_size} bytes, the source {size}")
     if copy_digest != digest:
         return Verdict(
-            path, size, digest, f"{path}: the copy differs: BLAKE3 {copy_digest[:12]}, the source {digest[:12]}"
+            path,
+            size,
+            digest,
+            f"{path}: the copy differs: BLAKE3 {copy_digest[:12]}, the source {digest[:12]}",
         )
     return Verdict(path, size, digest)

@@ -56,7 +56,7 @@ def view_for(console: Console) -> View:
 
 
 def say(console: Console, text: str) -> None:
-    """Print one line as it is: nothing in it is taken for a style, and a path is never broken into two lines."""
+    """Print one line as it is: nothing in it is taken for a style, and no path is broken into two lines."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,16 +1,13 @@
 """One real Kafka broker on this computer, in a folder of its own: start, ready, stop, kill, start again.
 
-Owns the folder (data, server properties, log file, state file) and the broker's process. It knows nothing
-about files, chunks or the programs that use the broker. The state file ``broker.json`` says which port
-the folder uses and which process, if any, runs on it; it is a hint that is checked against the truth.
+Owns the broker's process and the order in which its folder (data, server properties, log file) is made
+ready. It knows nothing about files, chunks or the programs that use the broker.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
-import json
 import os
 import shutil
 import subprocess
@@ -18,9 +15,8 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -29,9 +25,15 @@ from openmsistream.local import ports, process
 from openmsistream.local.parts import Parts, ensure_parts
 from openmsistream.local.process import ProcessId
 from openmsistream.local.settings import MIB, OFFSETS_PARTITIONS, java_options, server_properties
+from openmsistream.local.state import (
+    LOG_FILE,
+    BrokerState,
+    failure_in_log,
+    read_state,
+    storage_errors,
+    write_state,
+)
 
-STATE_FILE = "broker.json"
-LOG_FILE = "broker.log"
 DATA_FOLDER = "data"
 
 # A topic's index files and the first segments need this much; with less, the broker dies within minutes.
@@ -40,16 +42,6 @@ STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 # How long a second `start` in the same folder waits for the first one to finish.
 _START_LOCK_SECONDS = 90.0
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerState:
-    """What ``broker.json`` holds. ``process`` is None after a clean stop; the ports stay."""
-
-    port: int
-    controller_port: int
-    settings: Mapping[str, str] = field(default_factory=dict)
-    process: ProcessId | None = None
 
 
 class LocalBroker:
@@ -102,7 +94,7 @@ class LocalBroker:
                     f"a broker already runs on {folder}: address {running.bootstrap}, process {running.pid}",
                     hint="use that one, stop it with `openmsistream local stop`, or give another --folder",
                 )
-            last = _read_state(folder)
+            last = read_state(folder)
             chosen = _choose_port(port, last)
             state = BrokerState(
                 port=chosen,
@@ -119,7 +111,7 @@ class LocalBroker:
     def find(cls, folder: Path) -> LocalBroker | None:
         """Return the broker whose process runs on this folder now; None when there is none."""
         folder = Path(folder).absolute()
-        state = _read_state(folder)
+        state = read_state(folder)
         if state is None or state.process is None or not state.process.is_alive():
             return None
         return cls(folder, state)
@@ -160,7 +152,11 @@ class LocalBroker:
 
     def is_ready(self, seconds: float = 2.0) -> bool:
         """Ask it for its metadata as any client does; True when it answers within ``seconds``."""
-        return self.is_alive() and _answers(_admin(self.bootstrap), seconds)
+        if not self.is_alive():
+            return False
+        from openmsistream.local.topics import admin_client, answers  # noqa: PLC0415  see _wait_until_ready
+
+        return answers(admin_client(self.bootstrap), seconds)
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """
@@ -217,14 +213,16 @@ class LocalBroker:
         return self._state.process
 
     def _forget_process(self) -> None:
-        self._state = replace(self._state, process=None)
-        # The folder may be gone already, e.g. a temporary one at the end of the program.
-        if self.folder.is_dir():
-            _write_state(self.folder, self._state)
+        ended, self._state = self._state.process, replace(self._state, process=None)
+        # The folder may be gone already (a temporary one, at the end of the program), or another program
+        # may have started a broker on it after ours had ended.
+        last = read_state(self.folder)
+        if last is not None and last.process == ended:
+            write_state(self.folder, self._state)
 
     def _launch(self, parts: Parts, ready_seconds: float) -> None:
         deadline = time.monotonic() + ready_seconds
-        with _our_storage_errors(self.folder):
+        with storage_errors(self.folder):
             _require_space(self.folder)
             shutil.rmtree(self.folder / "tmp", ignore_errors=True)
             (self.folder / "tmp").mkdir()
@@ -244,7 +242,7 @@ class LocalBroker:
             )
             self._state = replace(self._state, process=started)
         try:
-            _write_state(self.folder, self._state)
+            write_state(self.folder, self._state)
             self._wait_until_ready(deadline, ready_seconds)
         except BaseException:
             # Also on Ctrl-C: a broker nobody was told about must not stay.
@@ -279,58 +277,24 @@ class LocalBroker:
             raise self._failure("could not prepare its data folder")
 
     def _wait_until_ready(self, deadline: float, ready_seconds: float) -> None:
-        admin = _admin(self.bootstrap)
-        while not _answers(admin, 0.5):
+        # Here, not above: the client library takes a while to import, and `local stop` does without it.
+        from openmsistream.local.topics import admin_client, answers, make_offsets_topic  # noqa: PLC0415
+
+        admin = admin_client(self.bootstrap)
+        while not answers(admin, 0.5):
             if not self.is_alive():
                 raise self._failure("ended while starting")
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"the broker on {self.folder} did not answer at {self.bootstrap}"
-                    f" within {ready_seconds:g} s",
+                    f"the broker on {self.folder} did not answer at {self.bootstrap} within {ready_seconds:g} s",
                     hint=f"see {self.log_file}",
                 )
             time.sleep(_POLL_SECONDS)
-        _make_offsets_topic(admin, self._state.settings)
+        make_offsets_topic(admin, int(self._state.settings.get("offsets.topic.num.partitions", OFFSETS_PARTITIONS)))
 
     def _failure(self, what: str) -> OpenMSIStreamError:
         """Say why the broker's process ended, from its own log."""
         return failure_in_log(self.log_file, f"the broker on {self.folder} {what}", self.bootstrap)
-
-
-def failure_in_log(log_file: Path, what: str, bootstrap: str) -> OpenMSIStreamError:
-    """
-    Return the error that a broker's log tells of: a full disk, a port in use, a bad setting, or its
-    last words.
-
-    Args:
-        log_file: Where the broker wrote.
-        what: How the sentence begins, e.g. ``the broker on /x ended while starting``.
-        bootstrap: Its address, for the text.
-    """
-    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
-    see = f"see {log_file}"
-    if "No space left on device" in text or "There is not enough space on the disk" in text:
-        return StorageError(
-            f"{what}: no space left on the disk of {log_file.parent}",
-            hint="free space there, or use another --folder; then start it again",
-        )
-    if "Address already in use" in text or "already in use" in text:
-        return ConfigError(
-            f"{what}: another program listens at {bootstrap} or took the controller's port",
-            hint="start again with another --port, or without it",
-        )
-    if "Failed to acquire lock on file" in text:
-        return ConfigError(
-            f"{what}: another process uses the data in {log_file.parent}",
-            hint="end that process, or use another --folder",
-        )
-    if "ConfigException" in text:
-        line = next(line for line in text.splitlines() if "ConfigException" in line)
-        return ConfigError(f"{what}: {line.rsplit('ConfigException: ', 1)[-1]}", hint=see)
-    words = [
-        line for line in text.splitlines() if " ERROR " in line or "Exception" in line or "Error" in line
-    ]
-    return UnavailableError(f"{what}: {words[-1].strip() if words else 'its log says nothing'}", hint=see)
 
 
 def _choose_port(asked: int | None, last: BrokerState | None) -> int:
@@ -362,15 +326,14 @@ def _require_space(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_BYTES:
         raise StorageError(
-            f"{folder}: the disk is full: {free // MIB} MiB free,"
-            f" the broker needs {MIN_FREE_BYTES // MIB} MiB",
+            f"{folder}: the disk is full: {free // MIB} MiB free, the broker needs {MIN_FREE_BYTES // MIB} MiB",
             hint="free space there, or use another --folder",
         )
 
 
 @contextlib.contextmanager
 def _start_lock(folder: Path) -> Iterator[None]:
-    with _our_storage_errors(folder):
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "start.lock", timeout=_START_LOCK_SECONDS)
         try:
@@ -386,96 +349,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-@contextlib.contextmanager
-def _our_storage_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"{folder}: the disk is full", hint="free space there, or use another --folder"
-            ) from error
-        raise StorageError(
-            f"{folder}: {error.strerror or error}", hint="use a --folder that you may write to"
-        ) from error
-
-
-def _read_state(folder: Path) -> BrokerState | None:
-    """Return what the state file says; None when there is none or it is damaged, which loses only a hint."""
-    try:
-        values = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        running = values["process"]
-        return BrokerState(
-            port=int(values["port"]),
-            controller_port=int(values["controller_port"]),
-            settings={str(key): str(value) for key, value in values["settings"].items()},
-            process=None if running is None else ProcessId(int(running["pid"]), str(running["began"])),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _write_state(folder: Path, state: BrokerState) -> None:
-    with _our_storage_errors(folder):
-        new = folder / (STATE_FILE + ".new")
-        new.write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
-        new.replace(folder / STATE_FILE)
-
-
 def _environment(parts: Parts) -> dict[str, str]:
     """Our environment with the class path, without the variables that would change the Java runtime."""
     ours = {"CLASSPATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"}
     return {**{k: v for k, v in os.environ.items() if k not in ours}, "CLASSPATH": parts.classpath}
-
-
-def _admin(bootstrap: str) -> Any:
-    # Here, not above: the client library takes a while to import, and `local stop` does without it.
-    from confluent_kafka.admin import AdminClient  # noqa: PLC0415
-
-    return AdminClient(
-        {
-            "bootstrap.servers": bootstrap,
-            # A broker that is not up yet is expected here, so its absence is not worth a line on stderr.
-            "log_level": 0,
-            "reconnect.backoff.ms": 20,
-            "reconnect.backoff.max.ms": 100,
-            "socket.timeout.ms": 5000,
-        }
-    )
-
-
-def _answers(admin: Any, seconds: float) -> bool:
-    from confluent_kafka import KafkaException  # noqa: PLC0415
-
-    try:
-        return len(admin.list_topics(timeout=seconds).brokers) == 1
-    except KafkaException:
-        return False
-
-
-def _make_offsets_topic(admin: Any, settings: Mapping[str, str]) -> None:
-    """
-    Make Kafka's own topic of committed offsets now, as Kafka would when the first consumer comes.
-
-    That first consumer would wait 3 s for it. Only a courtesy, so a refusal (it is there already, after
-    the first start) is no failure. Asking for a group's coordinator would do the same, but the client
-    library's call for that crashes the interpreter now and then (confluent-kafka 2.16.1).
-
-    Source: GroupCoordinatorConfig in Apache Kafka 4.1 for the settings of this topic.
-    """
-    from confluent_kafka import KafkaException  # noqa: PLC0415
-    from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # noqa: PLC0415
-
-    topic = NewTopic(
-        "__consumer_offsets",
-        num_partitions=int(settings.get("offsets.topic.num.partitions", OFFSETS_PARTITIONS)),
-        replication_factor=1,
-        config={
-            "cleanup.policy": "compact",
-            "compression.type": "producer",
-            "segment.bytes": str(100 * MIB),
-        },
-    )
-    with contextlib.suppress(KafkaException, TimeoutError):
-        for made in admin.create_topics([topic], operation_timeout=5, request_timeout=5).values():
-            made.result(timeout=6)

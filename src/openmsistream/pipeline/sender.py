@@ -326,7 +326,13 @@ class Sender:
         if len(parked.version) != 16:
             return  # v1 has no such record
         value = abort_value(
-            parked.path, parked.version, self._ledger.src, parked.gen, parked.acknowledged, reason
+            parked.path,
+            parked.version,
+            self._ledger.src,
+            parked.gen,
+            parked.acknowledged,
+            parked.stat,
+            reason,
         )
         self._outbox.append((parked.partition, to_wire_bytes(parked.path), value))
         if parked.acknowledged:

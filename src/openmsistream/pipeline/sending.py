@@ -185,7 +185,7 @@ class Sending:
         """Key and value of the record that tells consumers to discard this version; None when v1 has no such thing."""
         if self._wire is not Wire.V2 or (self._index == 0 and self.resumed_at == 0):
             return None
-        return self._key, abort_value(self.path, self.version, self._src, self.gen, self._position, reason)
+        return self._key, abort_value(self.path, self.version, self._src, self.gen, self._position, self.stat, reason)
 
     # -- hashing before the first chunk ------------------------------------------------------------------
 
@@ -304,8 +304,18 @@ class Sending:
             self.state = State.SENT
 
 
-def abort_value(path: str, version: bytes, src: bytes, gen: int, offset: int, reason: str) -> bytes:
+def abort_value(path: str, version: bytes, src: bytes, gen: int, offset: int, stat: Stat, reason: str) -> bytes:
     """The value of a v2 record that says a version was given up."""
     return v2.encode_header(
-        Chunk(version=version, path=path, offset=offset, index=0, payload=b"", src=src, gen=gen, abort=reason[:500])
+        Chunk(
+            version=version,
+            path=path,
+            offset=offset,
+            index=0,
+            payload=b"",
+            mtime_ns=stat.mtime_ns,
+            src=src,
+            gen=gen,
+            abort=reason[:500],
+        )
     )

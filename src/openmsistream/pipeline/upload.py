@@ -104,16 +104,12 @@ def finish(sender: Sender, clock: Clock, control: Control, seconds: float) -> No
 def stopped(program: str, reason: str, status: Status, totals: Totals) -> ProgramStopped:
     """The last event of a program."""
     waiting = status.waiting + status.active
-    return ProgramStopped(
-        program, reason, totals.files, totals.total_bytes, waiting, totals.failed, status.seconds
-    )
+    return ProgramStopped(program, reason, totals.files, totals.total_bytes, waiting, totals.failed, status.seconds)
 
 
 def _status(sender: Sender, seconds: float, unsettled: int) -> Status:
     totals = sender.totals
-    return Status(
-        totals.files, totals.total_bytes, sender.waiting + unsettled, sender.active, totals.failed, seconds
-    )
+    return Status(totals.files, totals.total_bytes, sender.waiting + unsettled, sender.active, totals.failed, seconds)
 
 
 class _Watching:

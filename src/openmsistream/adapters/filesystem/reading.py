@@ -93,7 +93,7 @@ class FolderReader:
     """The files below a root (``ports.FileReader``)."""
 
     def __init__(self, root: Path) -> None:
-        self._prefix = os.path.join(os.path.abspath(root), "")  # noqa: PTH118, PTH100 - joined once per file: speed
+        self._prefix = os.path.join(os.path.abspath(root), "")
 
     def open(self, path: str) -> OpenDiskFile:
         """Open the file at a relative path; SourceError when it cannot be read."""

@@ -37,7 +37,7 @@ class FolderWatcher:
     """
 
     def __init__(self, root: Path, events: Events, *, polling: bool = False) -> None:
-        self._root = os.path.abspath(root)  # noqa: PTH100 - symbolic links in the root's own path stay as typed
+        self._root = os.path.abspath(root)
         self._events = events
         self._make_observer = PollingObserver if polling else Observer
         self._observer: BaseObserver | None = None
@@ -104,7 +104,7 @@ class FolderWatcher:
         files: list[tuple[str, Stat]] = []
         folders: list[str] = []
         try:
-            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118 - speed
+            with os.scandir(os.path.join(self._root, folder)) as entries:
                 for entry in entries:
                     try:
                         if entry.is_dir(follow_symlinks=False):

@@ -63,7 +63,7 @@ class Health:
         self._away = False
 
     def error(self, error: KafkaError) -> None:
-        """librdkafka's ``error_cb``. It repairs all of these by itself; the user only wants to know."""
+        """Librdkafka's ``error_cb``. It repairs all of these by itself; the user only wants to know."""
         if self._away or error.code() == KafkaError._PARTITION_EOF:
             return
         if error.code() == KafkaError._ALL_BROKERS_DOWN or not is_transient(error):

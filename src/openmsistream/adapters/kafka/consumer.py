@@ -6,7 +6,9 @@ protocols are served: the classic one, and KIP-848 (``group.protocol=consumer``)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -17,11 +19,11 @@ from openmsistream.errors import UnavailableError
 from openmsistream.ports import Events, Rebalance, Record
 
 # What a broker that restarts or moves a partition answers for a while; librdkafka goes on by itself.
-_PASSING = frozenset(
-    {KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF, KafkaError.ILLEGAL_GENERATION}
-)
+_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF, KafkaError.ILLEGAL_GENERATION})
 _OFFSET_INVALID = -1001
 _STORED = -1000
+ASK_SECONDS = 120.0
+ASK_AGAIN_SECONDS = 0.25
 
 
 class KafkaConsumer:
@@ -71,18 +73,13 @@ class KafkaConsumer:
 
     def committed(self, partition: int) -> int | None:
         """The group's committed offset, or None."""
-        try:
-            (found,) = self._consumer.committed([self._at(partition)], timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            raise ours(exception.args[0], f"topic {self._topic.name}") from exception
+        (found,) = self._ask(lambda: self._consumer.committed([self._at(partition)], timeout=REQUEST_SECONDS))
         return None if found.offset < 0 else int(found.offset)
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Offset of the oldest record, and the one that the next record will get."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(self._at(partition), timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            raise ours(exception.args[0], f"topic {self._topic.name}") from exception
+        at = self._at(partition)
+        low, high = self._ask(lambda: self._consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS))
         return int(low), int(high)
 
     def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
@@ -109,6 +106,18 @@ class KafkaConsumer:
     def close(self) -> None:
         """Leave the group."""
         self._consumer.close()
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Ask the broker; while it restarts, ask again."""
+        give_up = time.monotonic() + ASK_SECONDS
+        while True:
+            try:
+                return question()
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                if not is_transient(error) or time.monotonic() > give_up:
+                    raise ours(error, f"topic {self._topic.name}") from exception
+            time.sleep(ASK_AGAIN_SECONDS)
 
     def _at(self, partition: int, offset: int = _OFFSET_INVALID) -> TopicPartition:
         return TopicPartition(self._topic.name, partition, offset)
@@ -153,5 +162,10 @@ class KafkaConsumer:
 def _record(message: Message) -> Record:
     _, timestamp_ms = message.timestamp()
     return Record(
-        message.partition() or 0, message.offset() or 0, timestamp_ms, message.key(), message.value(), message.headers()
+        message.partition() or 0,
+        message.offset() or 0,
+        timestamp_ms,
+        message.key(),
+        message.value(),
+        message.headers(),
     )

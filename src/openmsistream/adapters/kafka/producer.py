@@ -72,7 +72,15 @@ class KafkaProducer:
     def log_start(self, partition: int) -> int:
         """Offset of the oldest record still in a partition."""
         if self._consumer is None:
-            keep = ("bootstrap.", "metadata.broker", "security.", "ssl.", "sasl.", "socket.", "broker.address")
+            keep = (
+                "bootstrap.",
+                "metadata.broker",
+                "security.",
+                "ssl.",
+                "sasl.",
+                "socket.",
+                "broker.address",
+            )
             self._consumer = make(
                 Consumer,
                 self._settings.without(*(key for key in self._settings if not key.startswith(keep))),

@@ -78,15 +78,14 @@ class SqliteDownloadLedger:
         if row is None:
             return None
         announced, version, size, digest, *order = cast("tuple[bytes, bytes, int, bytes, Any, Any, Any, int]", row)
-        return Delivered(
-            VersionKey(from_wire_bytes(announced), version), path, size, digest, VersionOrder(*order)
-        )
+        return Delivered(VersionKey(from_wire_bytes(announced), version), path, size, digest, VersionOrder(*order))
 
     def is_finished(self, key: VersionKey) -> bool:
         """True when the version was delivered, or given up, before."""
         return (
             self._db.row(
-                "SELECT 1 FROM finished WHERE version = ? AND path = ?", (key.version, to_wire_bytes(key.path))
+                "SELECT 1 FROM finished WHERE version = ? AND path = ?",
+                (key.version, to_wire_bytes(key.path)),
             )
             is not None
         )
@@ -96,7 +95,8 @@ class SqliteDownloadLedger:
         with self._db.transaction():
             self._db.write_many("INSERT OR REPLACE INTO positions VALUES (?, ?)", barrier.positions.items())
             self._db.write_many(
-                "INSERT OR REPLACE INTO current VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, barrier.delivered)
+                "INSERT OR REPLACE INTO current VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                map(_row, barrier.delivered),
             )
             self._db.write_many(
                 "INSERT OR IGNORE INTO finished VALUES (?, ?)", map(_key, [d.key for d in barrier.delivered])
@@ -104,7 +104,8 @@ class SqliteDownloadLedger:
             self._db.write_many("INSERT OR IGNORE INTO finished VALUES (?, ?)", map(_key, barrier.finished))
             self._db.write("DELETE FROM open_versions")
             self._db.write_many(
-                "INSERT INTO open_versions VALUES (?, ?, ?)", [(*_key(v.key), _state(v)) for v in barrier.open]
+                "INSERT INTO open_versions VALUES (?, ?, ?)",
+                [(*_key(v.key), _state(v)) for v in barrier.open],
             )
 
     def close(self) -> None:

@@ -85,9 +85,7 @@ class SqliteUploadLedger:
 
     def known(self, path: str) -> Known | None:
         """What is known of a path."""
-        row = self._db.row(
-            "SELECT size, mtime_ns, digest, sent FROM files WHERE folder = ? AND name = ?", _split(path)
-        )
+        row = self._db.row("SELECT size, mtime_ns, digest, sent FROM files WHERE folder = ? AND name = ?", _split(path))
         return None if row is None else _known(row)
 
     def known_in(self, folder: str) -> dict[str, Known]:
@@ -147,7 +145,9 @@ class SqliteUploadLedger:
             "SELECT path, version, gen, size, mtime_ns, chunk_bytes, partition, first_offset, acknowledged,"
             " prefix_digest, started_ns FROM open_versions ORDER BY started_ns"
         )
-        return [_parked(cast("tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, int]", row)) for row in rows]
+        return [
+            _parked(cast("tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, int]", row)) for row in rows
+        ]
 
     def commit(self) -> None:
         """Make everything recorded so far durable."""

@@ -113,7 +113,5 @@ def _looks_like(value: bytes | None) -> str:
     start = value[:64]
     if all(byte >= 0x20 or byte in b"\t\r\n" for byte in start) and 0x7F not in start:
         kind = "JSON text" if start.lstrip()[:1] in {b"{", b"["} else "text"
-        return (
-            f"it looks like {kind}, {len(value):,} bytes that begin {start[:32].decode(errors='replace')!r}"
-        )
+        return f"it looks like {kind}, {len(value):,} bytes that begin {start[:32].decode(errors='replace')!r}"
     return f"its {len(value):,} bytes begin {start[:8].hex(' ')}"

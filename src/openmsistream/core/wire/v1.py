@@ -44,9 +44,7 @@ def encode(chunk: Chunk, *, fields: int = FIELDS) -> bytes:
     Source: the wire format of OpenMSIStream 1.x, seen by running 1.8.5 and 1.8.8 (tests/data/golden).
     """
     if fields not in {9, FIELDS}:
-        raise ConfigError(
-            f"a v1 record has 9 or 10 fields, got {fields}", hint="use 9 for readers before 1.8.7"
-        )
+        raise ConfigError(f"a v1 record has 9 or 10 fields, got {fields}", hint="use 9 for readers before 1.8.7")
     if chunk.hash_name is not HashName.SHA512 or chunk.digest is None or len(chunk.digest) != DIGEST_BYTES:
         raise _broken(chunk, "v1 needs the SHA-512 digest of the whole file on every chunk")
     if chunk.version != chunk.digest:

@@ -1,0 +1,214 @@
+"""``python -m bench``: run the comparison on this computer and print what came out.
+
+Owns the command line, the order of the trials and the cleaning up. Contestants take turns in every round, in
+an order that moves on by one, so that what else the machine does meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from rich.console import Console
+
+from bench import report, targets
+from bench.contestants import BARE, FLOOR_1, FLOOR_2, OURS, PEER, Bench, Task, Trial, timed
+from bench.material import Material, make
+from openmsistream.errors import ConfigError, OpenMSIStreamError
+from openmsistream.local.broker import LocalBroker
+from openmsistream.local.topics import create_topic
+from tests.compat import peer
+
+SCENARIOS = ("large-up", "large-down", "small-up", "small-down", "start")
+_RESULTS = Path(__file__).with_name("results")
+_SENDERS = (BARE, OURS, PEER)
+_RECEIVERS = (FLOOR_1, FLOOR_2, OURS, PEER)
+_MIB = 1024 * 1024
+_START_RUNS = 10
+# Topics, outputs and sources of one round, with room to spare.
+_ROOM = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is moved. The peer gets fewer small files: it does some 20 a second."""
+
+    large_bytes: int = 1024 * _MIB
+    small_count: int = 10_000
+    small_count_peer: int = 200
+    small_bytes: int = 10_000
+
+
+FULL = Sizes()
+QUICK = Sizes(large_bytes=32 * _MIB, small_count=300, small_count_peer=40)
+
+
+@dataclass
+class Rounds:
+    """The trials of one run, as they come."""
+
+    bench: Bench
+    admin: AdminClient
+    wanted: frozenset[str]
+    console: Console
+    trials: list[Trial] = field(default_factory=list)
+    _topics: int = 0
+
+    def play(self, kind: str, number: int, sources: dict[str, Material]) -> None:
+        """
+        One round of ``kind`` (``large`` or ``small``), up and then down.
+
+        Args:
+            kind: The first part of the scenario's name.
+            number: The round, from 1.
+            sources: What each sender sends.
+        """
+        up, down = f"{kind}-up", f"{kind}-down"
+        if not self.wanted & {up, down}:
+            return
+        topics: dict[str, tuple[str, int]] = {}
+        for sender in _turned(_SENDERS, number):
+            # For the downloads, the topics are filled by the programs themselves.
+            if up not in self.wanted and sender == BARE:
+                continue
+            topic = self._fresh_topic(up)
+            os.sync()
+            trial, records = self.bench.up(Task(up, sender, number, sources[sender], topic))
+            if up in self.wanted:
+                self._note(trial)
+            topics[sender] = topic, records
+        if down in self.wanted:
+            for receiver in _turned(_RECEIVERS, number):
+                sender = PEER if receiver == PEER else OURS
+                topic, records = topics[sender]
+                os.sync()
+                task = Task(down, receiver, number, sources[sender], topic, records)
+                self._note(self.bench.down(task))
+        for future in self.admin.delete_topics([topic for topic, _ in topics.values()]).values():
+            future.result()
+
+    def _fresh_topic(self, scenario: str) -> str:
+        self._topics += 1
+        name = f"{scenario}-{self._topics}"
+        # Deleted topics shall free the disk before the next round, not a minute later.
+        create_topic(self.bench.bootstrap, name, config={"file.delete.delay.ms": "1000"})
+        return name
+
+    def _note(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        speed = report.speed(trial)
+        shown = f"{speed / 1e6:.0f} MB/s" if trial.files == 1 else f"{speed:.0f} files/s"
+        self.console.print(f"round {trial.round}  {trial.scenario:10}  {trial.contestant:20}  {shown}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    console = Console(soft_wrap=True) if not sys.stdout.isatty() else Console()
+    try:
+        _run(options, console)
+    except OpenMSIStreamError as error:
+        print(f"Error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"Try:   {error.hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    wanted = frozenset(options.only or SCENARIOS)
+    sizes = QUICK if options.quick else FULL
+    rounds = options.rounds or (1 if options.quick else 5)
+    facts = report.machine() | {"rounds": rounds, "quick": options.quick, "began": time.time()}
+    work = Path(tempfile.mkdtemp(prefix="openmsistream-bench-", dir=options.folder))
+    try:
+        _require_room(work, sizes)
+        starts = _starts(work) if "start" in wanted else {}
+        trials = _trials(work, wanted, sizes, rounds, console) if wanted != {"start"} else []
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    report.show(console, trials, starts, facts)
+    if options.quick:
+        console.print("Quick: small sizes, one round. The targets are meant for the full run.")
+    path = options.json or _RESULTS / time.strftime("bench-%Y%m%d-%H%M%S.json", time.gmtime())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report.as_json(trials, starts, facts), indent=1) + "\n", encoding="utf-8")
+    console.print(f"All numbers: {path}")
+
+
+def _trials(work: Path, wanted: frozenset[str], sizes: Sizes, rounds: int, console: Console) -> list[Trial]:
+    them = peer.install()
+    broker = LocalBroker.start(work / "broker")
+    try:
+        bench = Bench(broker.bootstrap, work, them)
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        played = Rounds(bench, admin, wanted, console)
+        large = _sources(work / "large", wanted, "large", 1, sizes.large_bytes)
+        small = _sources(work / "small", wanted, "small", sizes.small_count, sizes.small_bytes)
+        few = _sources(work / "few", wanted, "small", sizes.small_count_peer, sizes.small_bytes)
+        for number in range(1, rounds + 1):
+            played.play("large", number, dict.fromkeys(_SENDERS, large))
+            played.play("small", number, {BARE: small, OURS: small, PEER: few})
+        return played.trials
+    finally:
+        broker.stop()
+
+
+def _sources(root: Path, wanted: frozenset[str], kind: str, count: int, file_bytes: int) -> Material:
+    needed = any(name.startswith(kind) for name in wanted)
+    return make(root, count if needed else 0, file_bytes)
+
+
+def _starts(work: Path) -> dict[str, list[float]]:
+    script = shutil.which("openmsistream", path=str(Path(sys.executable).parent))
+    program = [script] if script else [sys.executable, "-m", "openmsistream"]
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        targets.IMPORT.name: [sys.executable, "-c", "import openmsistream"],
+        targets.HELP.name: [*program, "--help"],
+    }
+    # Once before, so that all of them find their files in the page cache.
+    for command in commands.values():
+        timed(command, work, 1)
+    return {name: timed(command, work, _START_RUNS) for name, command in commands.items()}
+
+
+def _require_room(work: Path, sizes: Sizes) -> None:
+    free, needed = shutil.disk_usage(work).free, _ROOM * sizes.large_bytes
+    if free < needed:
+        raise ConfigError(
+            f"{work.parent}: {free / 1e9:.1f} GB free, the benchmark needs {needed / 1e9:.1f} GB",
+            hint="give another --folder, or --quick",
+        )
+
+
+def _turned(names: Sequence[str], number: int) -> list[str]:
+    first = number % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Compare speed and thrift with a bare Kafka client and with OpenMSIStream 1.8.8.",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds; 5, or 1 with --quick")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument(
+        "--only", action="append", choices=SCENARIOS, metavar="NAME", help=f"one of {', '.join(SCENARIOS)}"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers go; bench/results/...")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where to work; the temporary folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What this package is meant to reach, as numbers: the only place they stand in.
+
+Pure values. The ratios are ours divided by another's of the same round; whoever prints them says pass or
+miss, and nothing fails because of a miss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    One promise about speed or thrift.
+
+    Attributes:
+        name: What is measured, as the table shows it.
+        bound: The number to reach.
+        at_least: True when more is better.
+        unit: What ``bound`` is counted in; ``x`` for a ratio.
+    """
+
+    name: str
+    bound: float
+    at_least: bool
+    unit: str
+
+    def met(self, value: float) -> bool:
+        """True when ``value`` keeps the promise."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+UP_OF_BARE = Target("1 GiB up, of bare client", 0.9, at_least=True, unit="x")
+UP_OF_PEER = Target("1 GiB up, of 1.8.8", 1.8, at_least=True, unit="x")
+DOWN_OF_FLOOR = Target("1 GiB down, of floor 2", 0.85, at_least=True, unit="x")
+DOWN_OF_PEER = Target("1 GiB down, of 1.8.8", 5.0, at_least=True, unit="x")
+UP_CPU = Target("1 GiB up, CPU", 2.2, at_least=False, unit="s/GB")
+DOWN_CPU = Target("1 GiB down, CPU", 1.2, at_least=False, unit="s/GB")
+UP_RSS = Target("1 GiB up, peak memory", 200.0, at_least=False, unit="MB")
+DOWN_RSS = Target("1 GiB down, peak memory", 200.0, at_least=False, unit="MB")
+SMALL_UP = Target("10 KB files up", 3000.0, at_least=True, unit="files/s")
+SMALL_DOWN = Target("10 KB files down", 1500.0, at_least=True, unit="files/s")
+IMPORT = Target("import openmsistream", 0.1, at_least=False, unit="s")
+HELP = Target("openmsistream --help", 0.3, at_least=False, unit="s")

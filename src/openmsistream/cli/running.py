@@ -1,0 +1,90 @@
+"""Running a program from the command line: options, reporter, signals, the keyboard, and its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import cast
+
+from openmsistream.cli.arguments import config_name, parse
+from openmsistream.cli.main import EXIT_ERROR, EXIT_OK, EXIT_UNFINISHED
+from openmsistream.cli.reporting import Reporter, reporter_for
+from openmsistream.config.models import ProgramConfig
+from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
+from openmsistream.core.events import Note
+from openmsistream.pipeline.runner import Control
+from openmsistream.programs.commands import CommandQueue
+from openmsistream.programs.downloading import download
+from openmsistream.programs.setup import load_config
+from openmsistream.programs.uploading import upload, watch
+
+
+def run_program(model: type[CommonOptions], namespace: argparse.Namespace) -> int:
+    """
+    Run the program whose options ``model`` holds.
+
+    Returns:
+        0 when everything asked for was done, 3 when it was stopped before and goes on at its next start, 1 when
+        something failed for good.
+    """
+    config = load_config(config_name(model, namespace))
+    options = parse(model, namespace, config.option_defaults(model))
+    control = Control()
+    with reporter_for(options, "download" if model is DownloadOptions else "upload") as report:
+        for warning in config.warnings:
+            report(Note(warning))
+        with _signals(control), _keyboard(control):
+            return _run(options, config, report, control)
+
+
+def _run(options: CommonOptions, config: ProgramConfig, report: Reporter, control: Control) -> int:
+    if isinstance(options, DownloadOptions):
+        flow = download(options, config, report, control)
+        if flow.totals.failed:
+            return EXIT_ERROR
+        return EXIT_UNFINISHED if flow.open_versions else EXIT_OK
+    if isinstance(options, UploadOptions):
+        upload(options, config, report, control)
+        return EXIT_OK
+    watch(cast("WatchOptions", options), config, report, control)
+    return EXIT_UNFINISHED if report.left_waiting else EXIT_OK
+
+
+@contextmanager
+def _signals(control: Control) -> Iterator[None]:
+    """SIGINT and SIGTERM finish or park what is in flight; a second one ends the program at once."""
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if control.stopping:
+            os._exit(128 + number)  # everything durable is in the ledger; a restart goes on cleanly
+        control.stop(f"got {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _keyboard(control: Control) -> Iterator[None]:
+    """``q`` (or ``quit``) and ``c`` (or ``check``) on standard input; its end means nothing."""
+    commands = CommandQueue(control)
+
+    def read() -> None:
+        try:
+            for line in sys.stdin:
+                commands.put(line)
+        except (OSError, ValueError):
+            return  # no standard input, or it was closed
+
+    if sys.stdin is not None and not sys.stdin.closed:
+        threading.Thread(target=read, name="keyboard", daemon=True).start()
+    yield

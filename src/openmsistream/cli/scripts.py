@@ -1,0 +1,23 @@
+"""The console scripts with the names of 1.x."""
+
+from __future__ import annotations
+
+import sys
+
+from openmsistream.cli.main import run_script
+from openmsistream.config.options import DownloadOptions, UploadOptions, WatchOptions
+
+
+def upload_data_file() -> None:
+    """``UploadDataFile``."""
+    sys.exit(run_script(UploadOptions, "UploadDataFile"))
+
+
+def data_file_upload_directory() -> None:
+    """``DataFileUploadDirectory``."""
+    sys.exit(run_script(WatchOptions, "DataFileUploadDirectory"))
+
+
+def data_file_download_directory() -> None:
+    """``DataFileDownloadDirectory``."""
+    sys.exit(run_script(DownloadOptions, "DataFileDownloadDirectory"))

@@ -1,0 +1,142 @@
+"""The program that writes a topic's files to a folder: ``DataFileDownloadDirectory``.
+
+It chooses the adapters and gives them to the download flow. Same name, arguments and defaults as 1.x where it
+has them; everything else is keyword-only.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from openmsistream.adapters.clock import SystemClock
+from openmsistream.adapters.filesystem.sink import FolderSink
+from openmsistream.adapters.kafka.consumer import KafkaConsumer
+from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
+from openmsistream.config.models import ProgramConfig, resolve_group_id
+from openmsistream.config.options import DownloadOptions
+from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
+from openmsistream.core.paths import WORK_FOLDER
+from openmsistream.core.selection import Selection
+from openmsistream.pipeline.download import Download, DownloadSettings
+from openmsistream.pipeline.runner import Control
+from openmsistream.ports import Events
+from openmsistream.programs.commands import CommandQueue
+from openmsistream.programs.setup import PATIENCE_SECONDS, ledger_file, load_config, reach
+
+RECENT_PATHS = 50
+
+
+def _ignore(event: Event) -> None:
+    """Nobody listens."""
+
+
+class DataFileDownloadDirectory:
+    """
+    Writes every file of a topic below a folder, each under its final name only once it is whole and verified.
+
+    Args:
+        dirpath: The output folder; made if need be.
+        config_path: Config file, by path or name.
+        topic_name: The topic.
+        filepath_regex: Write only files whose relative path matches it from its beginning.
+        events: Called with what happens (``openmsistream.core.events``), on the thread that runs the program.
+        options: Further options by name, as on the command line (``consumer_group_id``, ``until_idle``, ...).
+
+    Raises:
+        ConfigError: An argument or the config file is wrong.
+    """
+
+    def __init__(
+        self,
+        dirpath: Path | str,
+        config_path: Path | str,
+        topic_name: str,
+        *,
+        filepath_regex: str | None = None,
+        events: Events = _ignore,
+        **options: Any,
+    ) -> None:
+        self._options = DownloadOptions(
+            output_dir=Path(dirpath),
+            config=str(config_path),
+            topic_name=topic_name,
+            download_regex=filepath_regex,
+            **options,
+        )
+        self._config = load_config(str(config_path))
+        self._events = events
+        self.control = Control()
+        self.control_command_queue = CommandQueue(self.control)
+
+    def reconstruct(self) -> tuple[int, int, int, list[Path]]:
+        """
+        Read and write until told to stop (``control_command_queue.put("q")`` from another thread).
+
+        Returns:
+            Records read, records handled, files written, and up to 50 relative paths written last.
+
+        Raises:
+            As ``download``.
+        """
+        recent: deque[Path] = deque(maxlen=RECENT_PATHS)
+
+        def events(event: Event) -> None:
+            if isinstance(event, FileDelivered):
+                recent.append(Path(event.path))
+            self._events(event)
+
+        done = download(self._options, self._config, events, self.control)
+        return (
+            done.totals.records,
+            done.totals.records - done.totals.quarantined,
+            done.totals.files,
+            list(recent),
+        )
+
+
+def download(options: DownloadOptions, config: ProgramConfig, events: Events, control: Control) -> Download:
+    """
+    Write a topic's files below a folder, until told to stop or idle for ``until_idle`` seconds.
+
+    Returns:
+        The flow, ended: its totals, and how many versions are not whole yet.
+
+    Raises:
+        ConfigError: Something in options, config or topic is wrong, or another program writes this topic there.
+        DeliveryError: The broker refuses for good.
+        UnavailableError: It did not answer before the program was told to stop.
+        StorageError: The folder or the ledger cannot be used.
+    """
+    group = resolve_group_id(options.group_id(config.consumer.group_id), lambda: f"openmsistream-{uuid.uuid4()}")
+    settings = config.consumer.settings.replaced({"group.id": group})
+    topic = reach(settings, options.topic, events, control, None if options.until_idle is None else PATIENCE_SECONDS)
+    root, clock = options.output_dir, SystemClock()
+    sink = FolderSink(root)
+    # Inside the output folder: who removes that folder to begin anew removes the memory of it, too.
+    state = options.state_dir or root / WORK_FOLDER
+    ledger = SqliteDownloadLedger(ledger_file(state, "download", topic, of=root), topic.identity)
+    if ledger.topic_changed:
+        events(Note(f"topic {topic.name} was deleted and made again: it is read from its beginning"))
+    consumer = KafkaConsumer(settings, topic, events)
+    flow = Download(
+        topic.name,
+        consumer,
+        sink,
+        ledger,
+        Selection.for_download(options.download_regex),
+        clock,
+        events,
+        control,
+        DownloadSettings(until_idle_seconds=options.until_idle, windows_names=os.name == "nt"),
+    )
+    events(ProgramStarted("download", topic.name, str(root), settings.get("bootstrap.servers", "")))
+    try:
+        flow.run()
+    finally:
+        ledger.close()
+        sink.close()
+    return flow

@@ -1,0 +1,96 @@
+"""What every program does before it runs: read its config, find its ledger, reach the broker.
+
+Chooses where things stand on this computer; knows config, adapters and the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+import platformdirs
+
+from openmsistream.adapters.kafka.client import TopicInfo, describe_topic
+from openmsistream.config.ini import Settings
+from openmsistream.config.models import ProgramConfig, default_search, load
+from openmsistream.core.events import BrokerBack, BrokerUnavailable
+from openmsistream.errors import ConfigError, UnavailableError
+from openmsistream.pipeline.runner import Control
+from openmsistream.ports import Events
+
+PATIENCE_SECONDS = 30.0
+"""How long a program that is to end by itself waits for a broker that does not answer."""
+ASK_SECONDS = 5.0
+
+
+def load_config(name: str) -> ProgramConfig:
+    """
+    The config file of that name or path, found as docs/config.md says.
+
+    Raises:
+        ConfigError: It is not there, or wrong; or it asks for encryption, which this version cannot do yet.
+    """
+    env = dict(os.environ)
+    config = load(name, env=env, search=default_search(env))
+    if config.kafkacrypto is not None:
+        raise ConfigError(
+            f"{config.path} [kafkacrypto]: this version cannot encrypt or decrypt yet",
+            hint="remove the section to work without encryption, or use OpenMSIStream 1.8 for this topic",
+        )
+    return config
+
+
+def reach(
+    settings: Settings, topic: str, events: Events, control: Control, patience_seconds: float | None
+) -> TopicInfo:
+    """
+    What the topic is, once the broker answers.
+
+    Args:
+        settings: librdkafka's.
+        topic: Its name.
+        events: Told once when the broker does not answer, and when it does then.
+        control: A request to stop ends the waiting.
+        patience_seconds: How long to wait; None: until it answers.
+
+    Raises:
+        ConfigError: There is no such topic, or it is compacted.
+        UnavailableError: The broker did not answer in time, or the program was asked to stop.
+    """
+    told = False
+    give_up = None if patience_seconds is None else time.monotonic() + patience_seconds
+    while True:
+        try:
+            found = describe_topic(settings, topic, ASK_SECONDS)
+        except UnavailableError as error:
+            if control.stopping or (give_up is not None and time.monotonic() >= give_up):
+                raise
+            if not told:
+                events(BrokerUnavailable(error.message))
+                told = True
+            continue
+        if told:
+            events(BrokerBack())
+        return found
+
+
+def state_folder(given: Path | None) -> Path:
+    """Where this user's ledgers are kept: outside every watched folder."""
+    return given or platformdirs.user_state_path("openmsistream", appauthor=False)
+
+
+def ledger_file(folder: Path, kind: str, topic: TopicInfo, *, of: Path) -> Path:
+    """The ledger of one program: its kind, topic and cluster, and the folder ``of`` which it knows."""
+    text = "\0".join((topic.cluster_id, topic.name, os.path.realpath(of)))
+    return (
+        folder
+        / f"{kind}-{topic.name}-{blake2b(text.encode(errors='surrogateescape'), digest_size=8).hexdigest()}.sqlite"
+    )
+
+
+def random_bytes() -> Callable[[int], bytes]:
+    """The source of randomness of the programs."""
+    return os.urandom

@@ -1,0 +1,295 @@
+"""The programs that send: ``DataFileUploadDirectory`` (a folder, for ever) and ``UploadDataFile`` (one file, once).
+
+They choose the adapters and give them to the upload flow. Same names, arguments and defaults as 1.x where it has
+them; everything else is keyword-only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from openmsistream.adapters.clock import SystemClock
+from openmsistream.adapters.filesystem.reading import FolderReader
+from openmsistream.adapters.filesystem.watching import FolderWatcher
+from openmsistream.adapters.kafka.producer import KafkaProducer
+from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
+from openmsistream.config.models import ProgramConfig, WireFormat
+from openmsistream.config.options import UploadOptions, WatchOptions
+from openmsistream.core.chunk import DEFAULT_CHUNK_BYTES
+from openmsistream.core.events import Event, FileSent, ProgramStarted
+from openmsistream.core.selection import Selection
+from openmsistream.errors import ConfigError, DeliveryError, SourceError
+from openmsistream.pipeline.runner import Control, Totals
+from openmsistream.pipeline.sender import Sender, SenderSettings
+from openmsistream.pipeline.sending import Wire
+from openmsistream.pipeline.upload import UploadSettings, upload_directory, upload_files
+from openmsistream.ports import Events
+from openmsistream.programs.commands import CommandQueue
+from openmsistream.programs.setup import (
+    PATIENCE_SECONDS,
+    ledger_file,
+    load_config,
+    random_bytes,
+    reach,
+    state_folder,
+)
+
+ONE_FILE_TIMEOUT_MS = "300000"
+"""librdkafka's own default: a program that sends one file gives up at last, and says so."""
+RECENT_PATHS = 100_000
+
+
+def _ignore(event: Event) -> None:
+    """Nobody listens."""
+
+
+class DataFileUploadDirectory:
+    """
+    Sends every file that is, or comes, below a folder.
+
+    Args:
+        dirpath: The folder to watch; it is only ever read.
+        config_path: Config file, by path or name.
+        upload_regex: Send only files whose relative path matches it from its beginning; None: all but hidden
+            files and ``*.log``.
+        watchdog_lag_time: How many seconds a file must stay unchanged before it is sent.
+        use_polling_observer: Look for changes by scanning, as network drives need it.
+        events: Called with what happens (``openmsistream.core.events``), on the thread that runs the program.
+        options: Further options by name, as on the command line (``state_dir``, ``scan_seconds``, ``once``, ...).
+
+    Raises:
+        ConfigError: The folder is not there, or an argument or the config file is wrong.
+    """
+
+    def __init__(
+        self,
+        dirpath: Path | str,
+        config_path: Path | str = "test",
+        *,
+        upload_regex: str | None = None,
+        watchdog_lag_time: float = 3,
+        use_polling_observer: bool = False,
+        events: Events = _ignore,
+        **options: Any,
+    ) -> None:
+        self._options: dict[str, Any] = {
+            **options,
+            "upload_dir": Path(dirpath),
+            "config": str(config_path),
+            "upload_regex": upload_regex,
+            "watchdog_lag_time": watchdog_lag_time,
+            "use_polling_observer": use_polling_observer,
+        }
+        WatchOptions(**self._options)
+        self._config = load_config(str(config_path))
+        self._events = events
+        self.control = Control()
+        self.control_command_queue = CommandQueue(self.control)
+
+    def upload_files_as_added(
+        self,
+        topic_name: str = "test",
+        *,
+        n_threads: int = 2,
+        chunk_size: int = DEFAULT_CHUNK_BYTES,
+        max_queue_size: int = 500,
+        upload_existing: bool = False,
+    ) -> list[Path]:
+        """
+        Watch and send until told to stop (``control_command_queue.put("q")`` from another thread).
+
+        Returns:
+            The relative paths that were sent, the latest 100,000 of them.
+
+        Raises:
+            ConfigError, DeliveryError, UnavailableError: As ``watch``.
+        """
+        options = WatchOptions(
+            **{
+                **self._options,
+                "topic_name": topic_name,
+                "n_threads": n_threads,
+                "chunk_size": chunk_size,
+                "queue_max_size": max_queue_size,
+                "upload_existing": upload_existing,
+            }
+        )
+        sent: deque[Path] = deque(maxlen=RECENT_PATHS)
+
+        def events(event: Event) -> None:
+            if isinstance(event, FileSent):
+                sent.append(Path(event.path))
+            self._events(event)
+
+        watch(options, self._config, events, self.control)
+        return list(sent)
+
+
+class UploadDataFile:
+    """
+    Sends one file, once.
+
+    Args:
+        filepath: The file.
+        rootdir: The folder its path on the topic is relative to; the folder it lies in by default.
+        events: Called with what happens.
+
+    Raises:
+        ConfigError: The file is not there, or not below ``rootdir``.
+    """
+
+    def __init__(
+        self,
+        filepath: Path | str,
+        *,
+        rootdir: Path | str | None = None,
+        events: Events = _ignore,
+        **options: Any,
+    ) -> None:
+        self._filepath, self._events, self._options = Path(filepath), events, options
+        self._root = Path(rootdir) if rootdir is not None else self._filepath.absolute().parent
+        self.control = Control()
+
+    def upload_whole_file(
+        self,
+        config_path: Path | str,
+        topic_name: str,
+        *,
+        n_threads: int = 2,
+        chunk_size: int = DEFAULT_CHUNK_BYTES,
+    ) -> None:
+        """
+        Send the file; returns once the broker acknowledged all of it.
+
+        Raises:
+            ConfigError: The config or an argument is wrong, or the topic is not there.
+            UnavailableError: The broker did not answer, or not take everything in time.
+            DeliveryError: The broker refused it.
+            SourceError: The file cannot be read, or changed while it was read.
+        """
+        options = UploadOptions(
+            filepath=self._filepath,
+            config=str(config_path),
+            topic_name=topic_name,
+            n_threads=n_threads,
+            chunk_size=chunk_size,
+            **self._options,
+        )
+        upload(options, load_config(str(config_path)), self._events, self.control, root=self._root)
+
+
+def watch(options: WatchOptions, config: ProgramConfig, events: Events, control: Control) -> Totals:
+    """
+    Send what is, or comes, below a folder, until told to stop.
+
+    Raises:
+        ConfigError: Something in options, config or topic is wrong, or the folder is watched already.
+        UnavailableError: The broker did not answer before the program was told to stop.
+        StorageError: The ledger cannot be used.
+    """
+    config.producer.check_chunk_size(options.chunk_size)
+    wire = _wire(config)
+    settings = config.producer.settings
+    topic = reach(settings, options.topic, events, control, PATIENCE_SECONDS if options.once else None)
+    root, clock = options.upload_dir, SystemClock()
+    state = state_folder(options.state_dir)
+    _refuse_inside(state, root)
+    ledger = SqliteUploadLedger(ledger_file(state, "upload", topic, of=root), random_bytes())
+    producer = KafkaProducer(settings, topic, events)
+    try:
+        reader = FolderReader(root)
+        sender = Sender(
+            producer,
+            reader,
+            ledger,
+            clock,
+            random_bytes(),
+            events,
+            SenderSettings(wire, options.chunk_size, at_once=options.n_threads),
+        )
+        events(ProgramStarted("upload", topic.name, str(root), settings.get("bootstrap.servers", "")))
+        return upload_directory(
+            FolderWatcher(root, events, polling=options.use_polling_observer),
+            reader,
+            sender,
+            ledger,
+            Selection(options.upload_regex),
+            clock,
+            events,
+            control,
+            UploadSettings(
+                quiet_seconds=options.watchdog_lag_time,
+                scan_seconds=options.scan_seconds,
+                upload_existing=options.upload_existing or options.once,
+                once=options.once,
+            ),
+        )
+    finally:
+        ledger.close()
+        producer.close()
+
+
+def upload(
+    options: UploadOptions, config: ProgramConfig, events: Events, control: Control, root: Path | None = None
+) -> Totals:
+    """
+    Send one file; returns once the broker acknowledged all of it, or the program was told to stop.
+
+    Raises:
+        As ``UploadDataFile.upload_whole_file``.
+    """
+    config.producer.check_chunk_size(options.chunk_size)
+    wire = _wire(config)
+    settings = config.producer.settings
+    if settings.origin("message.timeout.ms") == settings.origin(""):  # the user did not set it
+        settings = settings.replaced({"message.timeout.ms": ONE_FILE_TIMEOUT_MS})
+    file = options.filepath.absolute()
+    root = (root or file.parent).absolute()
+    if not file.is_relative_to(root):
+        raise ConfigError(f"{file} does not lie below the root folder {root}")
+    path = file.relative_to(root).as_posix()
+    reader = FolderReader(root)
+    stat = reader.stat(path)
+    if stat is None:
+        raise SourceError(f"{file}: it is not a regular file", hint="name one file; a folder is sent by watch")
+    topic = reach(settings, options.topic, events, control, PATIENCE_SECONDS)
+    ledger = SqliteUploadLedger(":memory:", random_bytes())
+    producer = KafkaProducer(settings, topic, events)
+    clock = SystemClock()
+    try:
+        sender = Sender(
+            producer,
+            reader,
+            ledger,
+            clock,
+            random_bytes(),
+            events,
+            SenderSettings(wire, options.chunk_size, at_once=1, retry=False),
+        )
+        events(ProgramStarted("upload", topic.name, str(file), settings.get("bootstrap.servers", "")))
+        totals = upload_files([(path, stat)], sender, clock, events, control)
+    finally:
+        ledger.close()
+        producer.close()
+    for error in sender.errors:
+        raise error
+    if totals.files == 0:
+        raise DeliveryError(f"{file}: not sent whole: {control.reason or 'the broker did not take everything'}")
+    return totals
+
+
+def _wire(config: ProgramConfig) -> Wire:
+    if config.producer.wire is WireFormat.V2:
+        return Wire.V2
+    return Wire.V1_9 if config.producer.v1_fields == 9 else Wire.V1_10
+
+
+def _refuse_inside(state: Path, root: Path) -> None:
+    """The watched tree is only ever read, so the ledger cannot stand in it."""
+    if state.absolute().is_relative_to(root.absolute()):
+        raise ConfigError(
+            f"--state_dir {state} lies in the watched folder {root}, where nothing of ours may stand",
+            hint="choose a folder outside the watched one",
+        )
