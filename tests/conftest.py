@@ -37,7 +37,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
     """A broker for one test alone, which may stop, kill, freeze and restart it."""
-    running = LocalBroker.start(tmp_path / "own-broker")
+    running = LocalBroker.start(tmp_path / "own broker µ")
     try:
         yield running
     finally:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from base64 import urlsafe_b64encode
@@ -24,7 +25,15 @@ from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError, 
 from openmsistream.local import ports, process
 from openmsistream.local.parts import Parts, ensure_parts
 from openmsistream.local.process import ProcessId
-from openmsistream.local.settings import MIB, OFFSETS_PARTITIONS, java_options, server_properties
+from openmsistream.local.settings import (
+    DATA_FOLDER,
+    MIB,
+    OFFSETS_PARTITIONS,
+    PROPERTIES_FILE,
+    TEMPORARY_FOLDER,
+    java_options,
+    server_properties,
+)
 from openmsistream.local.state import (
     LOG_FILE,
     BrokerState,
@@ -33,8 +42,6 @@ from openmsistream.local.state import (
     storage_errors,
     write_state,
 )
-
-DATA_FOLDER = "data"
 
 # A topic's index files and the first segments need this much; with less, the broker dies within minutes.
 MIN_FREE_BYTES = 128 * MIB
@@ -224,19 +231,16 @@ class LocalBroker:
         deadline = time.monotonic() + ready_seconds
         with storage_errors(self.folder):
             _require_space(self.folder)
-            shutil.rmtree(self.folder / "tmp", ignore_errors=True)
-            (self.folder / "tmp").mkdir()
-            properties = self.folder / "server.properties"
-            properties.write_text(
-                server_properties(
-                    self.data_folder, self._state.port, self._state.controller_port, self._state.settings
-                ),
-                encoding="utf-8",
+            shutil.rmtree(self.folder / TEMPORARY_FOLDER, ignore_errors=True)
+            (self.folder / TEMPORARY_FOLDER).mkdir()
+            (self.folder / PROPERTIES_FILE).write_text(
+                server_properties(self._state.port, self._state.controller_port, self._state.settings),
+                encoding="ascii",
             )
             if self.log_file.exists():
                 self.log_file.replace(self.log_file.with_name(LOG_FILE + ".1"))
-            self._format(parts, properties)
-            command = [str(parts.java), *java_options(self.folder), "kafka.Kafka", str(properties)]
+            self._format(parts)
+            command = [str(parts.java), *java_options(), "kafka.Kafka", PROPERTIES_FILE]
             started = process.launch(
                 command, folder=self.folder, log_file=self.log_file, environment=_environment(parts)
             )
@@ -251,17 +255,18 @@ class LocalBroker:
             self._forget_process()
             raise
 
-    def _format(self, parts: Parts, properties: Path) -> None:
+    def _format(self, parts: Parts) -> None:
         """Give the data folder its cluster id, once; Kafka refuses a folder without one."""
         if (self.data_folder / "meta.properties").exists():
             return
+        # Kafka wants the base64 of 16 bytes; one that begins with "-" would be taken for an option.
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
         done = subprocess.run(
             [
                 str(parts.java),
-                *java_options(self.folder),
+                *java_options(),
                 "kafka.tools.StorageTool",
-                *("format", "-t", cluster_id, "-c", str(properties), "--ignore-formatted"),
+                *("format", "-t", cluster_id, "-c", PROPERTIES_FILE, "--ignore-formatted"),
             ],
             cwd=self.folder,
             env=_environment(parts),
@@ -352,4 +357,9 @@ def _start_lock(folder: Path) -> Iterator[None]:
 def _environment(parts: Parts) -> dict[str, str]:
     """Our environment with the class path, without the variables that would change the Java runtime."""
     ours = {"CLASSPATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"}
-    return {**{k: v for k, v in os.environ.items() if k not in ours}, "CLASSPATH": parts.classpath}
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    environment["CLASSPATH"] = parts.classpath
+    if sys.platform == "linux":
+        # Java takes the encoding of file names from the locale; in a service there is often none.
+        environment["LC_ALL"] = "C.UTF-8"
+    return environment

@@ -6,21 +6,22 @@ Knows Kafka's setting names and nothing about processes, folders on disk or clie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 MIB = 1024 * 1024
 
 # The largest record: a 4 MiB chunk with its header has room, and so does one of 1.x with a larger chunk_size.
 MESSAGE_MAX_BYTES = 8 * MIB
 OFFSETS_PARTITIONS = 4
+DATA_FOLDER = "data"
+TEMPORARY_FOLDER = "tmp"
+PROPERTIES_FILE = "server.properties"
 
 
-def server_properties(data: Path, port: int, controller_port: int, settings: Mapping[str, str] | None = None) -> str:
+def server_properties(port: int, controller_port: int, settings: Mapping[str, str] | None = None) -> str:
     """
     Return the text of ``server.properties`` for one node that is both broker and controller.
 
     Args:
-        data: The folder that holds the topics.
         port: Where clients connect, on 127.0.0.1 only.
         controller_port: Where the node's controller listens, on 127.0.0.1 only.
         settings: Kafka settings that replace or add to ours.
@@ -37,7 +38,9 @@ def server_properties(data: Path, port: int, controller_port: int, settings: Map
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": data.as_posix(),
+        # Relative, as every path here: the broker runs in its folder, which may be moved, and whose name
+        # may hold letters that Java's properties files cannot.
+        "log.dirs": DATA_FOLDER,
         # A mistyped topic name must be told, not made into a topic.
         "auto.create.topics.enable": "false",
         "delete.topic.enable": "true",
@@ -72,13 +75,8 @@ def server_properties(data: Path, port: int, controller_port: int, settings: Map
     return "".join(f"{key}={_escape(value)}\n" for key, value in properties.items())
 
 
-def java_options(folder: Path) -> list[str]:
-    """
-    Return the options for the Java runtime.
-
-    Args:
-        folder: The broker's folder; temporary files and crash reports go below it.
-    """
+def java_options() -> list[str]:
+    """Return the options for the Java runtime, which runs in the broker's folder."""
     return [
         "-Xms128m",
         "-Xmx512m",
@@ -88,8 +86,8 @@ def java_options(folder: Path) -> list[str]:
         "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",  # else a file in the system's temporary folder stays behind after a kill
-        f"-XX:ErrorFile={folder / 'java-crash.log'}",
-        f"-Djava.io.tmpdir={folder / 'tmp'}",
+        "-XX:ErrorFile=java-crash.log",
+        f"-Djava.io.tmpdir={TEMPORARY_FOLDER}",
         "-Djava.awt.headless=true",
         "--enable-native-access=ALL-UNNAMED",
         "--sun-misc-unsafe-memory-access=allow",
@@ -101,5 +99,7 @@ def java_options(folder: Path) -> list[str]:
 
 
 def _escape(value: str) -> str:
-    """Escape a backslash, which the properties format would swallow (Windows paths in settings)."""
-    return value.replace("\\", "\\\\")
+    r"""Write a value so that Java reads it back: ASCII, other letters as \uXXXX, backslashes doubled."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    codes = [int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2)]
+    return "".join(chr(code) if 32 <= code < 127 else f"\\u{code:04x}" for code in codes)

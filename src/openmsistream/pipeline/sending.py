@@ -262,7 +262,7 @@ class Sending:
                 path=self.path,
                 offset=start,
                 index=self._index,
-                payload=b"",
+                payload=payload,
                 mtime_ns=self.stat.mtime_ns,
                 size=self.size,
                 last=last,

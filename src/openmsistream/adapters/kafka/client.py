@@ -22,6 +22,8 @@ from openmsistream.errors import ConfigError, OpenMSIStreamError, UnavailableErr
 from openmsistream.ports import Events
 
 LOG = logging.getLogger("openmsistream.librdkafka")
+LOG.addHandler(logging.NullHandler())  # else Python prints warnings of a library nobody configured
+LOG.propagate = False  # what matters of it comes as events
 REQUEST_SECONDS = 10.0
 _PROPERTY = re.compile(r'property:? "?([A-Za-z0-9_.]+)"?')
 _SIDE_ONLY = re.compile(
