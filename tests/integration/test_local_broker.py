@@ -211,6 +211,26 @@ def test_a_frozen_broker_answers_again_after_thaw_and_stops_while_frozen(own_bro
     assert not own_broker.is_alive()
 
 
+def test_a_broker_ends_with_the_program_that_started_it(tmp_path):
+    """A program that is killed with kill -9 leaves no broker behind."""
+    code = (
+        "import os, pathlib, signal, sys; from openmsistream.local.broker import LocalBroker;"
+        "print(LocalBroker.start(pathlib.Path(sys.argv[1])).pid, flush=True);"
+        "os.kill(os.getpid(), getattr(signal, 'SIGKILL', signal.SIGTERM))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=False)
+    assert answer.returncode != 0
+
+    _gone, still_there = psutil.wait_procs(running(int(answer.stdout)), timeout=30)
+
+    assert still_there == []
+
+
+def running(pid: int) -> list[psutil.Process]:
+    """The process with this id, if there is one."""
+    return [psutil.Process(pid)] if psutil.pid_exists(pid) else []
+
+
 def test_a_taken_port_is_told_in_one_line(tmp_path):
     """A port that another program listens on is named, before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="First time? Type: openmsistream demo",
     )
     parser.add_argument("--version", action="version", version=f"openmsistream {__version__}")
+    commands: argparse._SubParsersAction[argparse.ArgumentParser]
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for name, model, text, description in _PROGRAMS:
         program = commands.add_parser(name, help=text, description=description)

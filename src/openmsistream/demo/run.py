@@ -277,7 +277,8 @@ class _Demo:
         start = moved = dropped = time.monotonic()
         size_mb = self._options.size_mb
         while coming or not (self._tally.finished(UPLOADER) and self._tally.finished(DOWNLOADER)):
-            if self._hear(view):
+            self._hear(view)
+            if self._tally.got_further():
                 moved = time.monotonic()
             view.update(self._tally)
             now = time.monotonic()
@@ -302,9 +303,9 @@ class _Demo:
             return earlier.sides[DOWNLOADER].finished_at is not None
         return self._tally.totals(DOWNLOADER).files > 0
 
-    def _hear(self, view: View, seconds: float = _TICK_SECONDS) -> bool:
-        """Take in what was said within ``seconds``; True when anything about our files was among it."""
-        deadline, moved = time.monotonic() + seconds, False
+    def _hear(self, view: View) -> None:
+        """Take in what is said within one tick."""
+        deadline = time.monotonic() + _TICK_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             try:
                 heard = self._heard.get(timeout=left)
@@ -314,10 +315,8 @@ class _Demo:
             if row is not None:
                 view.finished(heard.role, row)
             kind = str(heard.event["event"])
-            moved = moved or kind.startswith("file_") or kind == "program_started"
             if kind in ("note", "broker_unavailable", "storage_paused"):
                 view.say(f"      {heard.role}: {heard.event.get('text') or heard.event.get('reason')}")
-        return moved
 
     def _check_alive(self, view: View) -> None:
         if self._broker is not None and not self._broker.is_alive():

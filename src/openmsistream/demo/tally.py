@@ -80,6 +80,7 @@ class Tally:
         self.started: dict[str, float] = {}
         self.problems: list[str] = []
         self._busy: dict[str, str | None] = {}
+        self._furthest: dict[str, int] = {}
 
     def wrote(self, path: str, size: int, at: float) -> None:
         """A file was written, or written again with another size; both programs have it to do (again)."""
@@ -104,6 +105,17 @@ class Tally:
         elif kind in ("file_started", "file_progress", "file_sent", "file_delivered"):
             return self._file(role, str(kind), event, heard.at)
         return None
+
+    def got_further(self) -> bool:
+        """True when a program is further than at any earlier call: the same work again is no progress."""
+        further = False
+        for role in (UPLOADER, DOWNLOADER):
+            totals = self.totals(role)
+            # Without bytes, e.g. an empty file, being finished counts; being ready counts, too.
+            reached = totals.done + totals.files + (role in self.started)
+            if reached > self._furthest.get(role, -1):
+                self._furthest[role], further = reached, True
+        return further
 
     def finished(self, role: str) -> bool:
         """True when this program is done with every file."""

@@ -75,6 +75,7 @@ class PlainView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._next_line = 0.0
+        self._last: dict[str, str] = {}
 
     def __enter__(self) -> PlainView:
         return self
@@ -103,7 +104,10 @@ class PlainView:
             row = tally.rows.get(path) if path else None
             if row is not None and row.size >= _BIG_BYTES:
                 done = row.sides[role].done
-                self.say(f"      {word:<10} {row.path}: {size_text(done)} of {size_text(row.size)} so far")
+                text = f"      {word:<10} {row.path}: {size_text(done)} of {size_text(row.size)} so far"
+                if text != self._last.get(role):
+                    self._last[role] = text
+                    self.say(text)
 
 
 class LiveView:

@@ -64,6 +64,8 @@ class LocalBroker:
     def __init__(self, folder: Path, state: BrokerState) -> None:
         self.folder = folder
         self._state = state
+        self._outlive = True
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def start(
@@ -84,7 +86,8 @@ class LocalBroker:
             port: Where clients connect. None: the folder's last port, else a free one. 0: a free one.
             settings: Kafka's own server settings that replace or add to ours.
             ready_seconds: How long it may take until it answers.
-            outlive: Leave it running when this Python program ends; else it is stopped then.
+            outlive: Leave it running when this program ends. Else it is stopped then, whatever ended this
+                program: a crash or ``kill -9`` leaves no broker behind.
             say: Called with one line for the user before something slow (the first fetch).
 
         Raises:
@@ -109,6 +112,7 @@ class LocalBroker:
                 settings=dict(settings or {}),
             )
             broker = cls(folder, state)
+            broker._outlive = outlive
             broker._launch(parts, ready_seconds)
         if not outlive:
             atexit.register(broker.stop)
@@ -226,6 +230,13 @@ class LocalBroker:
         last = read_state(self.folder)
         if last is not None and last.process == ended:
             write_state(self.folder, self._state)
+        self._dismiss_guard()
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None and guard.stdin is not None:
+            guard.stdin.close()
+            guard.wait()
 
     def _launch(self, parts: Parts, ready_seconds: float) -> None:
         deadline = time.monotonic() + ready_seconds
@@ -247,6 +258,9 @@ class LocalBroker:
             self._state = replace(self._state, process=started)
         try:
             write_state(self.folder, self._state)
+            self._dismiss_guard()  # that of a process which was killed
+            if not self._outlive:
+                self._guard = process.guard(started)
             self._wait_until_ready(deadline, ready_seconds)
         except BaseException:
             # Also on Ctrl-C: a broker nobody was told about must not stay.

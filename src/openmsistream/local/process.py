@@ -22,6 +22,9 @@ from openmsistream.errors import ConfigError
 _POLL_SECONDS = 0.02
 # Popen objects of this interpreter's own children: a child that ended stays a zombie until it is waited for.
 _children: dict[int, subprocess.Popen[bytes]] = {}
+# What a guard runs: it reads from a pipe that closes when the program that holds the other end is no more.
+_GUARD = "import sys; from openmsistream.local.process import end_with_pipe; end_with_pipe(*sys.argv[1:])"
+_GUARD_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,6 @@ def launch(command: Sequence[str], *, folder: Path, log_file: Path, environment:
         log_file: Where its standard output and error are appended.
         environment: All of its environment variables.
     """
-    flags = 0
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     with log_file.open("ab") as log:
         child = subprocess.Popen(
             command,
@@ -110,16 +110,49 @@ def launch(command: Sequence[str], *, folder: Path, log_file: Path, environment:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=sys.platform != "win32",
-            creationflags=flags,
+            creationflags=_background_flags(),
         )
     _children[child.pid] = child
     return ProcessId(child.pid, began(child.pid) or "ended at once")
+
+
+def guard(guarded: ProcessId) -> subprocess.Popen[bytes]:
+    """
+    Tie a process to this program: it is ended when this program is no more, also after ``kill -9``.
+
+    Returns:
+        The small program that watches; close its ``stdin`` and wait for it when it is not needed.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", _GUARD, str(guarded.pid), guarded.began],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=sys.platform != "win32",
+        creationflags=_background_flags(),
+    )
+
+
+def end_with_pipe(pid: str, began_at: str) -> None:
+    """Wait until standard input closes, then end the process: what a guard does."""
+    sys.stdin.buffer.read()
+    guarded = ProcessId(int(pid), began_at)
+    guarded.terminate()
+    guarded.thaw()
+    if not guarded.wait(_GUARD_SECONDS):
+        guarded.kill()
 
 
 def began(pid: int) -> str | None:
     """Say when the process with this id began; None when there is none, or only a zombie."""
     how = {"linux": _began_linux, "win32": _began_windows}.get(sys.platform, _began_ps)
     return how(pid)
+
+
+def _background_flags() -> int:
+    if sys.platform == "win32":
+        return subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    return 0
 
 
 def _began_linux(pid: int) -> str | None:

@@ -92,7 +92,7 @@ class PathPlacing:
                 here = here / part
                 here.mkdir(exist_ok=True)
                 found = here.lstat()
-                is_link = stat.S_ISLNK(found.st_mode) or getattr(found, "st_reparse_tag", 0)
+                is_link = stat.S_ISLNK(found.st_mode) or getattr(found, "st_reparse_tag", False)
                 if is_link or not stat.S_ISDIR(found.st_mode):
                     raise _outside(path)
             os.replace(self._source / source, here / name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -16,7 +16,7 @@ from openmsistream.adapters.kafka.client import REQUEST_SECONDS, Health, TopicIn
 from openmsistream.adapters.kafka.errors import is_transient, ours
 from openmsistream.config.ini import Settings
 from openmsistream.errors import UnavailableError
-from openmsistream.ports import Events, Rebalance, Record
+from openmsistream.ports import Events, Headers, Rebalance, Record
 
 # What a broker that restarts or moves a partition answers for a while; librdkafka goes on by itself.
 _PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF, KafkaError.ILLEGAL_GENERATION})
@@ -88,7 +88,10 @@ class KafkaConsumer:
         if not mine:
             return
         try:
-            self._consumer.commit(offsets=mine, asynchronous=not wait)
+            if wait:
+                self._consumer.commit(offsets=mine, asynchronous=False)
+            else:
+                self._consumer.commit(offsets=mine, asynchronous=True)
         except KafkaException as exception:
             # A commit that fails costs nothing but reading again: the ledger knows what was delivered.
             raise UnavailableError(f"topic {self._topic.name}: offsets were not committed ({exception})") from exception
@@ -167,5 +170,5 @@ def _record(message: Message) -> Record:
         timestamp_ms,
         message.key(),
         message.value(),
-        message.headers(),
+        cast("Headers | None", message.headers()),
     )

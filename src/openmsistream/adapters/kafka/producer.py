@@ -50,7 +50,7 @@ class KafkaProducer:
         try:
             self._producer.produce(
                 self._topic.name,
-                value=value,
+                value=value,  # type: ignore[arg-type]  # any buffer, though its stubs say bytes
                 key=key,
                 partition=partition,
                 on_delivery=partial(self._delivered, acknowledge),

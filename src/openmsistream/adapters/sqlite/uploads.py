@@ -178,8 +178,7 @@ def _known(row: tuple[object, ...]) -> Known:
 
 
 def _parked(row: tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, int]) -> Parked:
-    path, version, gen, size, mtime_ns, *rest = row
-    chunk_bytes, partition, first_offset, acknowledged, prefix_digest, started_ns = rest
+    path, version, gen, size, mtime_ns, chunk_bytes, partition, first_offset, acknowledged, prefix, started_ns = row
     return Parked(
         from_wire_bytes(path),
         version,
@@ -189,6 +188,6 @@ def _parked(row: tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, i
         partition,
         first_offset,
         acknowledged,
-        prefix_digest,
+        prefix,
         started_ns,
     )
