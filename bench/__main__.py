@@ -21,19 +21,20 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from bench import report, targets
-from bench.contestants import BARE, FLOOR_1, FLOOR_2, OURS, PEER, Bench, Task, Trial, timed
+from bench.contestants import BARE, FLOOR_1, FLOOR_2, OURS, PEER, SCENARIOS, Bench, Task, Trial, timed
 from bench.material import Material, make
 from openmsistream.errors import ConfigError, OpenMSIStreamError
 from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
 from tests.compat import peer
 
-SCENARIOS = ("large-up", "large-down", "small-up", "small-down", "start")
+_CHOICES = (*SCENARIOS, "start")
 _RESULTS = Path(__file__).with_name("results")
 _SENDERS = (BARE, OURS, PEER)
 _RECEIVERS = (FLOOR_1, FLOOR_2, OURS, PEER)
 _MIB = 1024 * 1024
 _START_RUNS = 10
+_WIDTH = 120
 # Topics, outputs and sources of one round, with room to spare.
 _ROOM = 8
 
@@ -69,7 +70,7 @@ class Rounds:
 
         Args:
             kind: The first part of the scenario's name.
-            number: The round, from 1.
+            number: The round, from 1. Round 0 warms everything up and is not noted.
             sources: What each sender sends.
         """
         up, down = f"{kind}-up", f"{kind}-down"
@@ -104,6 +105,8 @@ class Rounds:
         return name
 
     def _note(self, trial: Trial) -> None:
+        if trial.round == 0:
+            return
         self.trials.append(trial)
         speed = report.speed(trial)
         shown = f"{speed / 1e6:.0f} MB/s" if trial.files == 1 else f"{speed:.0f} files/s"
@@ -112,7 +115,7 @@ class Rounds:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    console = Console(soft_wrap=True) if not sys.stdout.isatty() else Console()
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     try:
         _run(options, console)
     except OpenMSIStreamError as error:
@@ -124,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
-    wanted = frozenset(options.only or SCENARIOS)
+    wanted = frozenset(options.only or _CHOICES)
     sizes = QUICK if options.quick else FULL
     rounds = options.rounds or (1 if options.quick else 5)
     facts = report.machine() | {"rounds": rounds, "quick": options.quick, "began": time.time()}
@@ -149,8 +152,14 @@ def _trials(work: Path, wanted: frozenset[str], sizes: Sizes, rounds: int, conso
     broker = LocalBroker.start(work / "broker")
     try:
         bench = Bench(broker.bootstrap, work, them)
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
         played = Rounds(bench, admin, wanted, console)
+        # A new broker makes its inner topics when the first of each kind of client comes: seconds that
+        # would be put down to whoever comes first.
+        warm = make(work / "warm", 1, _MIB)
+        Rounds(bench, admin, frozenset({"large-up", "large-down"}), console).play(
+            "large", 0, dict.fromkeys(_SENDERS, warm)
+        )
         large = _sources(work / "large", wanted, "large", 1, sizes.large_bytes)
         small = _sources(work / "small", wanted, "small", sizes.small_count, sizes.small_bytes)
         few = _sources(work / "few", wanted, "small", sizes.small_count_peer, sizes.small_bytes)
@@ -203,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds; 5, or 1 with --quick")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument(
-        "--only", action="append", choices=SCENARIOS, metavar="NAME", help=f"one of {', '.join(SCENARIOS)}"
+        "--only", action="append", choices=_CHOICES, metavar="NAME", help=f"one of {', '.join(_CHOICES)}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers go; bench/results/...")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where to work; the temporary folder")

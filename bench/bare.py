@@ -1,7 +1,8 @@
 """The floors: what a bare Kafka client does with our settings, in a process of its own.
 
 Sends the bytes of files, or takes records off a topic, and nothing else: no hash, no ledger, no wire format,
-no watching, no verification. It prints one JSON line when it has begun and one when all is done.
+no watching, no verification. It prints one JSON line when it has begun and one when all is done,
+with its own time: what a floor does may be over before another process sees that it began.
 Usage: ``python -m bench.bare {up,poll,write} BOOTSTRAP TOPIC ...``.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,7 +132,7 @@ def _produce(producer: Producer, topic: str, key: bytes, piece: bytes, delivered
 
 
 def _say(what: str) -> None:
-    print(json.dumps({"event": what}), flush=True)
+    print(json.dumps({"event": what, "at": time.time()}), flush=True)
 
 
 if __name__ == "__main__":

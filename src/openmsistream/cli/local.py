@@ -147,7 +147,7 @@ def _start(namespace: argparse.Namespace) -> int:
 
 
 def _next_steps(broker: LocalBroker, config: Path, topic: str, folder: Path | None) -> str:
-    where = [] if folder is None else ["--folder", str(broker.folder)]
+    where = _where(folder)
     ends = ["--config", str(config), "--topic-name", topic]
     return f"""
 Next steps:
@@ -194,7 +194,7 @@ def _status(namespace: argparse.Namespace) -> int:
     elif broker is None:
         print(f"Not running: {ended}")
         print(f"  data    {folder}")
-        print("  start   openmsistream local start")
+        print(f"  start   {_pasted('openmsistream', 'local', 'start', *_where(namespace.folder))}")
     else:
         print(f"Running at {broker.bootstrap} (process {broker.pid}).")
         print(f"  data    {broker.folder}")
@@ -240,6 +240,11 @@ def _folder(namespace: argparse.Namespace) -> Path:
 
     folder: Path | None = namespace.folder
     return default_folder() if folder is None else folder.absolute()
+
+
+def _where(folder: Path | None) -> list[str]:
+    """The option that leads a pasted command to the same folder; none for the usual one."""
+    return [] if folder is None else ["--folder", str(folder.absolute())]
 
 
 def _say(line: str) -> None:

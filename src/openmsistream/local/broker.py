@@ -229,7 +229,9 @@ class LocalBroker:
         # may have started a broker on it after ours had ended.
         last = read_state(self.folder)
         if last is not None and last.process == ended:
-            write_state(self.folder, self._state)
+            # On a full disk the file goes on naming a process that is no more, which everyone checks.
+            with contextlib.suppress(StorageError):
+                write_state(self.folder, self._state)
         self._dismiss_guard()
 
     def _dismiss_guard(self) -> None:
