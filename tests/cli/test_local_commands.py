@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from openmsistream.local import process
 from openmsistream.local.broker import LocalBroker
 
 
@@ -57,7 +57,7 @@ def test_a_broker_outlives_start_keeps_its_data_and_is_stopped_by_stop(folder):
 
     ended = openmsistream("local", "stop", folder=folder)
     assert ended.returncode == 0, ended.stderr
-    assert not psutil.pid_exists(first["pid"])
+    assert process.began(first["pid"]) is None
 
     again = openmsistream("local", "start", folder=folder)
     assert again.returncode == 0, again.stderr

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
 
@@ -188,7 +187,7 @@ def test_a_clean_stop_leaves_no_process_and_no_temporary_file(own_broker):
 
     own_broker.stop()
 
-    assert not psutil.pid_exists(pid)
+    assert process.began(pid) is None
     with pytest.raises(OSError, match=r"refused|111|61|10061"):
         socket.create_connection(("127.0.0.1", port), timeout=2)
     assert list((own_broker.folder / "tmp").iterdir()) == []
@@ -221,14 +220,8 @@ def test_a_broker_ends_with_the_program_that_started_it(tmp_path):
     answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=False)
     assert answer.returncode != 0
 
-    _gone, still_there = psutil.wait_procs(running(int(answer.stdout)), timeout=30)
-
-    assert still_there == []
-
-
-def running(pid: int) -> list[psutil.Process]:
-    """The process with this id, if there is one."""
-    return [psutil.Process(pid)] if psutil.pid_exists(pid) else []
+    pid = int(answer.stdout)
+    assert ProcessId(pid, process.began(pid) or "has ended").wait(30)
 
 
 def test_a_taken_port_is_told_in_one_line(tmp_path):

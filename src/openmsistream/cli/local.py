@@ -142,11 +142,11 @@ def _start(namespace: argparse.Namespace) -> int:
     print(f"  config  {config}")
     for topic in topics:
         print(f"  topic   {topic.name}  ({_count(topic.partitions, 'partition')})")
-    print(_next_steps(broker, config, wanted[0] if wanted else topics[0].name, namespace.folder))
+    print(_next_steps(config, wanted[0] if wanted else topics[0].name, namespace.folder))
     return 0
 
 
-def _next_steps(broker: LocalBroker, config: Path, topic: str, folder: Path | None) -> str:
+def _next_steps(config: Path, topic: str, folder: Path | None) -> str:
     where = _where(folder)
     ends = ["--config", str(config), "--topic-name", topic]
     return f"""

@@ -99,6 +99,7 @@ class Download:
         self._verifier = Verifier(sink)
         self._positions: dict[int, int] = {}
         self._pending: dict[VersionKey, tuple[OpenVersion, Publication]] = {}
+        self._pending_paths: dict[str, VersionKey] = {}
         self._pending_bytes = 0
         self._pending_since = 0.0
         self._same: list[Delivered] = []
@@ -280,6 +281,7 @@ class Download:
             if not self._pending:
                 self._pending_since = self._clock.monotonic()
             self._pending[key] = (version, Publication(key, path, size, version.mtime_ns))
+            self._pending_paths[path] = key
             self._pending_bytes += size
         for other in self._assembly.of_path(key.path):
             if not is_newer(other.order, version.order):
@@ -291,10 +293,11 @@ class Download:
         return delivered_name(version.key.path, version.append) if version.append else version.key.path
 
     def _newest_known(self, path: str) -> Delivered | None:
-        for key, (version, publication) in reversed(self._pending.items()):
-            if publication.path == path:
-                return Delivered(key, path, publication.size, version.digest or b"", version.order)
-        return self._ledger.current(path)
+        key = self._pending_paths.get(path)
+        if key is None:
+            return self._ledger.current(path)
+        version, publication = self._pending[key]
+        return Delivered(key, path, publication.size, version.digest or b"", version.order)
 
     def _is_same(self, current: Delivered, delivered: Delivered) -> bool:
         same = current.digest == delivered.digest and current.size == delivered.size
@@ -381,6 +384,7 @@ class Download:
             self.totals.failed += 1
             self._events(FileFailed(path, error.message, retry=False, hint=error.hint))
         self._pending.clear()
+        self._pending_paths.clear()
         self._pending_bytes = 0
         self._same.clear()
         self._finished.clear()

@@ -1,0 +1,60 @@
+"""What fault tests share: a broker of their own to kill and freeze, and a place with a topic on either broker."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from openmsistream.local.broker import LocalBroker
+from openmsistream.local.topics import create_topic
+from tests.faults.support import Place
+
+MakePlace = Callable[..., Place]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is a fault test."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.fault)
+            item.add_marker(pytest.mark.broker)
+
+
+@pytest.fixture(scope="session")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """A broker that tests may freeze, kill and restart; each leaves it running."""
+    running = LocalBroker.start(tmp_path_factory.mktemp("victim"))
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def place(tmp_path: Path, broker: LocalBroker) -> Place:
+    """Folders and a topic with 1 partition, on the broker that nobody harms."""
+    return _place(tmp_path, broker, 1)
+
+
+@pytest.fixture
+def place3(tmp_path: Path, broker: LocalBroker) -> Place:
+    """Folders and a topic with 3 partitions, on the broker that nobody harms."""
+    return _place(tmp_path, broker, 3)
+
+
+@pytest.fixture
+def risky(tmp_path: Path, victim: LocalBroker) -> Iterator[Place]:
+    """Folders and a topic with 2 partitions, on the broker that may be harmed; it runs again afterwards."""
+    yield _place(tmp_path, victim, 2)
+    if not victim.is_alive():
+        victim.restart()
+    victim.thaw()
+
+
+def _place(folder: Path, broker: LocalBroker, partitions: int) -> Place:
+    topic = f"fault-{uuid.uuid4().hex[:12]}"
+    assert create_topic(broker.bootstrap, topic, partitions=partitions)
+    return Place(folder, broker.bootstrap, topic)

@@ -1,0 +1,129 @@
+"""Starts ``openmsistream`` so that it kills itself at a chosen call, or with one of its protections taken out.
+
+``launcher.py KILL BROKEN WORDS...``; KILL is ``module:Class.method:before|after:N`` or empty, BROKEN a name in
+``BREAKS`` or empty. Only for tests: a kill at an exact point cannot be had from outside, and a test of a
+protection is worth something only if it fails without the protection.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def kill_at(place: str) -> None:
+    """Wrap the method so that its N-th call ends the process, as ``kill -9`` would, before or after it."""
+    module, name, when, number = place.split(":")
+    owner, method = name.split(".")
+    kind = getattr(importlib.import_module(module), owner)
+    original: Callable[..., Any] = getattr(kind, method)
+    calls = itertools.count(1)
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        mine = next(calls) == int(number)
+        if mine and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **named)
+        if mine:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(kind, method, wrapped)
+
+
+def forget_uploads() -> None:
+    """The uploader's ledger takes nothing in."""
+    from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
+
+    for name in ("record_sent", "record_open"):
+        setattr(SqliteUploadLedger, name, lambda *_: None)
+
+
+def write_in_place() -> None:
+    """The sink writes under the final name from the first byte on, as a naive program does."""
+    from openmsistream.adapters.filesystem.sink import FolderSink
+
+    original = FolderSink.write
+
+    def write(self: FolderSink, key: Any, offset: int, data: Any) -> None:
+        original(self, key, offset, data)
+        path = self.root / key.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.seek(offset)
+            file.write(data)
+
+    setattr(FolderSink, "write", write)
+
+
+def commit_what_was_read() -> None:
+    """Offsets are committed as they are read, and the ledger forgets them: what is open is lost at a kill."""
+    import openmsistream.pipeline.download as flow
+    from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
+
+    setattr(flow, "watermark", lambda position, _: position)
+    setattr(SqliteDownloadLedger, "position", lambda *_: None)
+    setattr(SqliteDownloadLedger, "open_versions", lambda _: [])
+
+
+def give_up_when_full() -> None:
+    """What cannot be written is left out, and reading goes on."""
+    from openmsistream.errors import StorageError
+    from openmsistream.pipeline.download import Download
+
+    def once(_: Any, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except StorageError:
+            return []
+
+    setattr(Download, "_until_stored", once)
+
+
+def trust_files() -> None:
+    """The uploader never looks whether a file changed while it was read."""
+    from openmsistream.adapters.filesystem.reading import OpenDiskFile
+
+    setattr(OpenDiskFile, "unchanged", lambda _: True)
+
+
+def trust_paths() -> None:
+    """The downloader takes every path as it comes, and writes to it by name."""
+    import openmsistream.adapters.filesystem.sink as sink
+    import openmsistream.pipeline.download as flow
+
+    def unchecked(path: str, **_: Any) -> str:
+        return path
+
+    setattr(flow, "check_relative", unchecked)
+    setattr(sink, "check_relative", unchecked)
+    write_in_place()
+
+
+BREAKS: dict[str, Callable[[], None]] = {
+    one.__name__: one
+    for one in (
+        forget_uploads,
+        write_in_place,
+        commit_what_was_read,
+        give_up_when_full,
+        trust_files,
+        trust_paths,
+    )
+}
+
+
+if __name__ == "__main__":
+    kill, broken, *words = sys.argv[1:]
+    if kill:
+        kill_at(kill)
+    if broken:
+        BREAKS[broken]()
+    from openmsistream.cli.main import main
+
+    sys.exit(main(words))

@@ -1,0 +1,399 @@
+"""What fault and command-line tests share: our programs as processes, what a topic really holds, and trees by hash.
+
+Owns how a program is started, watched by its events, killed and awaited, always with a deadline. The topic is
+read with a bare Kafka client and MessagePack, not with our own decoder, so that a bug of ours cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import msgpack
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from openmsistream.core.paths import WORK_FOLDER
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = Path(__file__).with_name("launcher.py")
+PATIENCE_SECONDS = 90.0
+"""How long anything may take before a test fails: far more than it does, since a computer may be busy."""
+SEEDS = range(int(os.environ.get("OMS_SEEDS", "3")))
+LONG = os.environ.get("OMS_LONG") == "1"
+
+Event = dict[str, Any]
+Found = TypeVar("Found")
+
+
+def eventually(condition: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
+    """The first true value of ``condition``; the test fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Program:
+    """
+    One of our programs as a process, usually with ``--json``; killed at the end of the ``with`` block.
+
+    Attributes:
+        events: What it reported, as dictionaries, in order.
+        lines: What else it wrote to standard output.
+    """
+
+    def __init__(self, command: list[str], **more: Any) -> None:
+        self.events: list[Event] = []
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="surrogateescape",
+            **{"env": environment(), **more},
+        )
+        self._threads = [
+            threading.Thread(target=self._read, args=(self._process.stdout, self._take), daemon=True),
+            threading.Thread(target=self._read, args=(self._process.stderr, self.errors.append), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.running:
+            self._process.kill()
+        self.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    continue
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """True while it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote to standard error so far."""
+        return "".join(self.errors)
+
+    @property
+    def stdout(self) -> str:
+        """What it wrote to standard output that is no event, so far."""
+        return "".join(self.lines)
+
+    def of(self, kind: str, **values: object) -> list[Event]:
+        """Its events of one kind, with these values."""
+        return [e for e in list(self.events) if e["event"] == kind and values.items() <= e.items()]
+
+    def paths(self, kind: str) -> list[str]:
+        """The paths of its events of one kind, in order."""
+        return [event["path"] for event in self.of(kind)]
+
+    def until(self, condition: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
+        """The first true value of ``condition``; fails with what the program said when it ended before, or in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            running = self.running
+            found = condition()
+            if found:
+                return found
+            if not running or time.monotonic() > deadline:
+                state = "still runs" if running else f"ended with {self._process.returncode}"
+                said = self.events[-5:] or self.lines[-5:]
+                raise AssertionError(f"{what}: not so; the program {state}; last: {said}; {self.stderr[-2000:]}")
+            time.sleep(0.02)
+
+    def until_event(self, kind: str, *, count: int = 1, seconds: float = PATIENCE_SECONDS, **values: object) -> Event:
+        """The ``count``-th event of a kind with these values."""
+        return self.until(lambda: self.of(kind, **values)[count - 1 : count], f"{count} x {kind} {values}", seconds)[0]
+
+    def type(self, line: str) -> None:
+        """Type a line on its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def end_of_input(self) -> None:
+        """Close its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would, and return when it is gone."""
+        self._process.kill()
+        self.wait()
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Its exit code, when it ended by itself and everything it wrote was read."""
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise AssertionError(
+                f"did not end within {seconds:g} s; last: {self.events[-3:] or self.lines[-3:]}; {self.stderr[-2000:]}"
+            ) from None
+        for thread in self._threads:
+            thread.join(10)
+        return code
+
+    def quit(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Type ``q``; its exit code."""
+        if self.running:
+            self.type("q")
+        return self.wait(seconds)
+
+    def _take(self, line: str) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            self.lines.append(line)
+            return
+        if isinstance(event, dict) and "event" in event:
+            self.events.append(event)
+        else:
+            self.lines.append(line)
+
+    @staticmethod
+    def _read(stream: IO[str], take: Callable[[str], object]) -> None:
+        for line in stream:
+            take(line)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Our environment without what would change how a program finds its config or colours its output."""
+    unwanted = ("OPENMSISTREAM_CONFIG_FILE_DIR", "FORCE_COLOR", "NO_COLOR")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**kept, "PYTHONUTF8": "1", **more}
+
+
+def program(*words: object, kill: str = "", broken: str = "", **more: Any) -> Program:
+    """
+    Start ``openmsistream WORDS --json``.
+
+    Args:
+        words: Command and options.
+        kill: Where the program is to kill itself, see ``launcher.py``.
+        broken: Which of its protections is to be taken out, see ``launcher.py``.
+        more: For ``subprocess.Popen``.
+    """
+    start = [str(LAUNCHER), kill, broken] if kill or broken else ["-m", "openmsistream"]
+    return Program([sys.executable, *start, *map(str, words), "--json"], **more)
+
+
+def config(folder: Path, bootstrap: str, *, producer: str = "", consumer: str = "", broker: str = "") -> Path:
+    """A config file for the programs; the last three are further lines of its sections."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "test.config"
+    path.write_text(
+        f"[broker]\nbootstrap.servers = {bootstrap}\nreconnect.backoff.max.ms = 500\n{broker}\n"
+        f"[producer]\n{producer}\n[consumer]\nauto.offset.reset = earliest\n{consumer}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+@dataclass
+class Place:
+    """The folders and the topic of one test."""
+
+    base: Path
+    bootstrap: str
+    topic: str
+    watched: Path = field(init=False)
+    output: Path = field(init=False)
+    config: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watched, self.output = self.base / "watched", self.base / "output"
+        self.watched.mkdir(parents=True, exist_ok=True)
+        self.config = config(self.base, self.bootstrap)
+
+    def configure(self, **sections: str) -> None:
+        """Write the config file anew, with further lines of its sections."""
+        self.config = config(self.base, self.bootstrap, **sections)
+
+    def watch(self, *options: object, **more: Any) -> Program:
+        """Start the uploader on the watched folder; files settle at once unless the options say otherwise."""
+        words = ("--watchdog-lag-time", 0, "--scan-seconds", 0.5, "--state-dir", self.base / "state")
+        return program("watch", self.watched, *self._common(), *words, *options, **more)
+
+    def send(self, *options: object, **more: Any) -> Program:
+        """Run the uploader once, to its end; fails when it does not end well."""
+        with self.watch("--once", *options, **more) as sender:
+            assert sender.wait() == 0, sender.stderr + str(sender.events[-3:])
+        return sender
+
+    def download(self, *options: object, **more: Any) -> Program:
+        """Start the downloader to the output folder."""
+        return program("download", self.output, *self._common(), *options, **more)
+
+    def fetch(self, *options: object, idle: float = 1.5, **more: Any) -> Program:
+        """Run the downloader until nothing comes any more; fails when it does not end well."""
+        with self.download("--until-idle", idle, *options, **more) as receiver:
+            assert receiver.wait() in {0, 3}, receiver.stderr + str(receiver.events[-3:])
+        return receiver
+
+    def _common(self) -> tuple[object, ...]:
+        return ("--config", self.config, "--topic-name", self.topic)
+
+
+def tree(folder: Path) -> dict[bytes, str]:
+    """SHA-256 of every file below a folder by relative path, without the downloader's own work folder."""
+    found: dict[bytes, str] = {}
+    top = os.fsencode(folder)
+    for here, folders, names in os.walk(top):
+        if here == top and WORK_FOLDER.encode() in folders:
+            folders.remove(WORK_FOLDER.encode())
+        for name in names:
+            full = os.path.join(here, name)
+            with open(full, "rb") as file:
+                found[os.path.relpath(full, top)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def everything_below(folder: Path) -> set[str]:
+    """Every name below a folder, hidden ones too."""
+    return {os.path.join(here, name) for here, *both in os.walk(folder) for names in both for name in names}
+
+
+def fill(folder: Path, files: Mapping[str, int], seed: int = 0) -> None:
+    """Make files of these sizes with random bytes, each at once under its name."""
+    source = random.Random(seed)
+    for name, size in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.randbytes(size))
+
+
+@dataclass
+class OnTopic:
+    """What the topic holds of one version: its bytes (each chunk counted as often as it is there) and ends."""
+
+    path: bytes
+    partition: int
+    first_offset: int
+    bytes: int = 0
+    chunks: int = 0
+    lasts: int = 0
+    aborts: int = 0
+
+
+def raw_records(bootstrap: str, topic: str, seconds: float = PATIENCE_SECONDS) -> Iterator[Any]:
+    """Every record of a topic, oldest first in each partition, read by a bare client."""
+    client = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "test-raw", "enable.auto.commit": False, "log_level": 0}
+    )
+    try:
+        partitions = client.list_topics(topic, timeout=seconds).topics[topic].partitions
+        ends = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=seconds)[1] for p in partitions}
+        missing = {p for p, end in ends.items() if end > 0}
+        client.assign([TopicPartition(topic, p, 0) for p in missing])
+        deadline = time.monotonic() + seconds
+        while missing:
+            assert time.monotonic() < deadline, f"topic {topic} was not read to its end"
+            message = client.poll(0.2)
+            if message is None or message.error() is not None:
+                continue
+            yield message
+            if message.offset() >= ends[message.partition()] - 1:
+                missing.discard(message.partition())
+    finally:
+        client.close()
+
+
+def on_topic(bootstrap: str, topic: str) -> dict[bytes, OnTopic]:
+    """What a topic holds of each v2 version, by version id."""
+    found: dict[bytes, OnTopic] = {}
+    for message in raw_records(bootstrap, topic):
+        value = message.value()
+        assert value[:4] == b"OMS2"
+        stop = 6 + int.from_bytes(value[4:6], "big")
+        header = msgpack.unpackb(value[6:stop], unicode_errors="surrogateescape")
+        path = header["path"] if isinstance(header["path"], bytes) else header["path"].encode()
+        version = found.setdefault(header["id"], OnTopic(path, message.partition(), message.offset()))
+        version.bytes += len(value) - stop
+        version.chunks += 1
+        version.lasts += bool(header.get("last"))
+        version.aborts += "abort" in header
+    return found
+
+
+def by_path(versions: Iterable[OnTopic]) -> dict[bytes, list[OnTopic]]:
+    """The versions of each path, oldest first."""
+    found: dict[bytes, list[OnTopic]] = defaultdict(list)
+    for version in versions:
+        found[version.path].append(version)
+    return dict(found)
+
+
+def produce(bootstrap: str, topic: str, values: Iterable[tuple[bytes | None, bytes | None]], **more: Any) -> None:
+    """Put (key, value) records on a topic with a bare client; returns when the broker has them."""
+    client = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 8_388_608, "log_level": 0})
+    for key, value in values:
+        client.produce(topic, key=key, value=value, **more)
+    assert client.flush(PATIENCE_SECONDS) == 0
+
+
+def committed(bootstrap: str, topic: str, group: str, partitions: int = 1) -> dict[int, int]:
+    """The offsets that a group has committed."""
+    client = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+    try:
+        found = client.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=PATIENCE_SECONDS)
+    except KafkaException as exception:
+        raise AssertionError(f"group {group}: {exception}") from exception
+    finally:
+        client.close()
+    return {place.partition: place.offset for place in found if place.offset >= 0}
+
+
+@contextmanager
+def ledger(folder: Path, kind: str) -> Iterator[sqlite3.Connection]:
+    """The ledger of a program that has ended; ``kind`` is upload or download."""
+    (path,) = folder.glob(f"{kind}-*.sqlite")
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def killed(code: int) -> bool:
+    """True when a program was ended by SIGKILL."""
+    return code == -signal.SIGKILL
