@@ -25,6 +25,7 @@ from openmsistream.demo.run import Deadlines, DemoOptions, run_demo
 from openmsistream.demo.samples import large, micrograph, nexus, samples_before, samples_while_running
 from openmsistream.demo.tally import DOWNLOADER, UPLOADER, Tally
 from openmsistream.demo.verify import compare, strangers
+from openmsistream.demo.view import view_for
 from openmsistream.local.broker import LocalBroker
 
 COMMAND = (sys.executable, "-m", "openmsistream", "demo")
@@ -103,9 +104,9 @@ def words_of(processes: list[psutil.Process]) -> set[str]:
     return {word for process in processes for word in process.cmdline()}
 
 
-def left_in(folder: Path) -> list[psutil.Process]:
-    """The processes that are still there a moment later: a guard ends when it sees that its broker has."""
-    deadline = time.monotonic() + 3
+def left_in(folder: Path, seconds: float = 3) -> list[psutil.Process]:
+    """The processes that are still there a moment later: a guard ends after what it guards."""
+    deadline = time.monotonic() + seconds
     while (left := processes_in(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
@@ -138,8 +139,8 @@ def test_demo_proves_every_file_and_leaves_nothing_behind(temporary: Path) -> No
     rows = [line for line in out.splitlines() if re.search(r" yes\s*$", line)]
     assert len(rows) == 8
     assert not re.search(r" NO\s*$", out, re.MULTILINE)
-    assert "Si powder 25 °C.csv (saved twice)" in out
-    assert re.search(r"measurement finished\.txt +0 bytes +af1349b9f5f9 ", out), "BLAKE3 of no bytes"
+    assert "Si powder 25 °C.csv (saved 2x)" in out
+    assert re.search(r"measurement finished\.txt +0 bytes +af1349b9 ", out), "BLAKE3 of no bytes"
     assert "All 8 files arrived whole" in out
     assert "openmsistream local start" in out
     assert "\x1b" not in out, "plain lines when nobody looks at a terminal"
@@ -224,6 +225,20 @@ def test_ctrl_c_stops_everything_and_removes_everything(temporary: Path) -> None
     assert len(err.splitlines()) == 1
     assert list(temporary.iterdir()) == []
     assert left_in(temporary) == []
+
+
+@posix
+@pytest.mark.broker
+@pytest.mark.fault
+def test_demo_that_is_killed_takes_its_programs_with_it(temporary: Path) -> None:
+    """Nothing runs on after ``kill -9`` of the demo: neither program, nor the broker."""
+    with started(temporary, "--size-mb", "20") as process:
+        read_until(process, "appears")
+        assert {"watch", "download", "kafka.Kafka"} <= words_of(processes_in(temporary)), "control"
+        process.kill()
+        process.communicate(timeout=LIMIT_SECONDS)
+
+        assert left_in(temporary, seconds=20) == []
 
 
 @posix
@@ -350,6 +365,51 @@ def test_event_of_an_earlier_version_does_not_finish_a_file_saved_again() -> Non
     assert [delivered(12), tally.finished(DOWNLOADER)] == [True, True]
     assert tally.seconds("scan.csv") == 2.5
     assert not tally.finished(UPLOADER)
+
+
+def test_same_work_again_is_no_progress() -> None:
+    """A program that starts a file over and over does not put the deadline off."""
+    tally = Tally()
+    tally.wrote("big.raw", 10, at=100.0)
+
+    def got_to(done: int) -> bool:
+        tally.hear(Heard(UPLOADER, 101.0, {"event": "file_progress", "path": "big.raw", "done": done, "size": 10}))
+        return tally.got_further()
+
+    assert [got_to(done) for done in (0, 5, 0, 5, 6)] == [True, True, False, False, True]
+
+
+def test_speed_leaves_pauses_out() -> None:
+    """The MB/s shown are those of the time in which bytes moved, not of the waiting for the next file."""
+    tally = Tally()
+    tally.wrote("a.raw", 4_000_000, at=100.0)
+    tally.wrote("b.raw", 4_000_000, at=100.0)
+
+    for path, begin in (("a.raw", 100.0), ("b.raw", 130.0)):
+        tally.hear(Heard(UPLOADER, begin, {"event": "file_started", "path": path, "size": 4_000_000}))
+        tally.hear(Heard(UPLOADER, begin + 0.5, {"event": "file_sent", "path": path, "size": 4_000_000}))
+
+    assert tally.totals(UPLOADER).speed == 8_000_000
+
+
+def test_terminal_shows_bars_for_both_programs_and_the_large_file() -> None:
+    """In a terminal: files, bytes and speed of both sides, and a bar for the large file at work."""
+    screen = io.StringIO()
+    tally = Tally()
+    tally.wrote("a/big.raw", 8_000_000, at=100.0)
+    tally.wrote("small.csv", 10, at=100.0)
+    with view_for(Console(file=screen, force_terminal=True, width=100)) as view:
+        for at, done in ((100.0, 0), (100.5, 4_000_000)):
+            event = {"event": "file_progress", "path": "a/big.raw", "done": done, "size": 8_000_000}
+            tally.hear(Heard(UPLOADER, at, event))
+        view.update(tally)
+        view.say("one line [bold]as it is[/bold]")
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"sent .* 0/2 files 4\.0/8\.0 MB 8\.0 MB/s", shown)
+    assert re.search(r"delivered .* 0/2 files 0\.0/8\.0 MB", shown)
+    assert re.search(r"  big\.raw .* 4\.0/8\.0 MB", shown)
+    assert "one line [bold]as it is[/bold]\n" in shown
 
 
 def test_reported_problem_counts_when_it_is_not_tried_again() -> None:

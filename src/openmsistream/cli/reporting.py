@@ -94,6 +94,8 @@ def _words(event: ev.Event) -> tuple[int, str]:
             if event.recorded_only:
                 text += f", {event.recorded_only} were there before and are not sent (--upload_existing sends them)"
             return INFO, text
+        case ev.Alive():
+            return DEBUG, "."
         case ev.FileStarted():
             return DEBUG, f"begins: {event.path}"
         case ev.FileSent():

@@ -55,6 +55,13 @@ class ProgramStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Alive(Event):
+    """A sign of life, every ``--update_seconds``."""
+
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
 class Note(Event):
     """Something a user should know, as one line of text; ``hint`` says what to try."""
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from openmsistream.local.process import ProcessId, began, guard
+
 # A program parks what is in flight and closes its ledger when asked to stop: usually far below a second.
 STOP_SECONDS = 20.0
 _KILL_SECONDS = 5.0
@@ -56,6 +58,8 @@ class Child:
         self._process = process
         self._last: deque[str] = deque(maxlen=20)
         self._reader: threading.Thread | None = None
+        # Should the demo be killed, it cannot end its programs: then the guard does.
+        self._guard = guard(ProcessId(process.pid, began(process.pid) or "ended at once"))
 
     @classmethod
     def start(cls, role: str, command: Sequence[str], logs: Path, heard: SimpleQueue[Heard]) -> Child:
@@ -125,10 +129,11 @@ class Child:
             self._process.wait(_KILL_SECONDS)
         if self._reader is not None:
             self._reader.join(_KILL_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout, self._guard.stdin):
             if pipe is not None:
                 with contextlib.suppress(OSError):  # flushing what it never read
                     pipe.close()
+        self._guard.wait(_KILL_SECONDS)
         return code
 
     def last_lines(self, count: int = 5) -> list[str]:

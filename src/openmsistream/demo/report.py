@@ -21,7 +21,7 @@ from openmsistream.demo.view import say, size_text
 from openmsistream.errors import OpenMSIStreamError
 from openmsistream.local.place import CONFIG_FILE, default_folder
 
-_HASH_LETTERS = 12
+_HASH_LETTERS = 8
 
 
 def show_table(console: Console, tally: Tally, verdicts: list[Verdict]) -> None:
@@ -34,7 +34,7 @@ def show_table(console: Console, tally: Tally, verdicts: list[Verdict]) -> None:
     table.add_column("verified", no_wrap=True)
     for verdict in verdicts:
         row = tally.rows[verdict.path]
-        name = verdict.path + (" (saved twice)" if row.saved > 1 else "")
+        name = verdict.path + (" (saved 2x)" if row.saved > 1 else "")
         seconds = tally.seconds(verdict.path)
         table.add_row(
             Text(name),

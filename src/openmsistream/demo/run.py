@@ -134,6 +134,9 @@ def run_demo(options: DemoOptions, out: Console, err: Console) -> int:
             signals.clean_up()
         except Interrupted as error:
             code = error.exit_code
+        except (SystemExit, BrokenPipeError):
+            code = 1  # who read our output is gone, so nobody would learn where logs are kept
+            raise
         finally:
             signals.clean_up()
             logs = demo.close(keep_logs=code == 0 and not demo.verified) if demo is not None else None

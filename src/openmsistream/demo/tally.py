@@ -14,6 +14,10 @@ from openmsistream.demo.children import Heard
 UPLOADER = "uploader"
 DOWNLOADER = "downloader"
 
+# The programs report progress several times a second.
+_PAUSE_SECONDS = 1.0
+_ENOUGH_SECONDS = 0.2
+
 
 @dataclass(slots=True)
 class Progress:
@@ -51,13 +55,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What one program has done: files and bytes, of how many; and the path it is busy with, if any."""
+    """
+    What one program has done: files and bytes, of how many.
+
+    Attributes:
+        busy_with: The path it is at, if any.
+        speed: Bytes per second over the time in which bytes moved; None before there is enough of it.
+    """
 
     files: int
     of_files: int
     done: int
     of_bytes: int
     busy_with: str | None
+    speed: float | None
 
 
 class Tally:
@@ -81,6 +92,7 @@ class Tally:
         self.problems: list[str] = []
         self._busy: dict[str, str | None] = {}
         self._furthest: dict[str, int] = {}
+        self._speeds = {UPLOADER: _Speed(), DOWNLOADER: _Speed()}
 
     def wrote(self, path: str, size: int, at: float) -> None:
         """A file was written, or written again with another size; both programs have it to do (again)."""
@@ -130,6 +142,7 @@ class Tally:
             done=sum(min(side.done, row.size) for row, side in sides),
             of_bytes=sum(row.size for row, _ in sides),
             busy_with=self._busy.get(role),
+            speed=self._speeds[role].value(),
         )
 
     def seconds(self, path: str) -> float | None:
@@ -164,7 +177,9 @@ class Tally:
         size, done = event.get("size"), event.get("done")
         if isinstance(size, int) and size != row.size:
             return None
+        before = side.done
         if kind in ("file_sent", "file_delivered"):
+            self._speeds[role].moved(row.size - before, at)
             side.done, side.finished_at = row.size, at
             if self._busy.get(role) == row.path:
                 self._busy[role] = None
@@ -173,7 +188,27 @@ class Tally:
             self._busy[role] = row.path
             if isinstance(done, int):
                 side.done = done
+            self._speeds[role].moved(max(0, side.done - before), at)
         return None
+
+
+class _Speed:
+    """The bytes per second of one program, without the times in which it had nothing to do."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._bytes = 0
+        self._seconds = 0.0
+
+    def moved(self, size: int, at: float) -> None:
+        """So many bytes moved since the event before; after a long pause they are not counted."""
+        if self._at is not None and at - self._at <= _PAUSE_SECONDS:
+            self._bytes += size
+            self._seconds += at - self._at
+        self._at = at
+
+    def value(self) -> float | None:
+        return self._bytes / self._seconds if self._seconds >= _ENOUGH_SECONDS else None
 
 
 def _problem(role: str, event: Mapping[str, object]) -> str:

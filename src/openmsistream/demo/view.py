@@ -18,7 +18,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TransferSpeedColumn,
 )
 
 from openmsistream.demo.tally import DOWNLOADER, UPLOADER, Row, Tally
@@ -119,7 +118,7 @@ class LiveView:
             BarColumn(bar_width=28),
             TextColumn("{task.fields[files]}", markup=False),
             DownloadColumn(),
-            TransferSpeedColumn(),
+            TextColumn("{task.fields[speed]}", markup=False),
             console=console,
             transient=False,
         )
@@ -128,8 +127,8 @@ class LiveView:
 
     def __enter__(self) -> LiveView:
         for role, word in _WORDS.items():
-            self._all[role] = self._progress.add_task(f"{word:<12}", total=None, files="")
-            self._big[role] = self._progress.add_task("", total=None, files="", visible=False)
+            self._all[role] = self._progress.add_task(f"{word:<12}", total=None, files="", speed="")
+            self._big[role] = self._progress.add_task("", total=None, files="", speed="", visible=False)
         self._progress.start()
         return self
 
@@ -158,6 +157,7 @@ class LiveView:
                 completed=totals.done,
                 total=totals.of_bytes,
                 files=f"{totals.files}/{totals.of_files} files",
+                speed="" if totals.speed is None else f"{size_text(totals.speed)}/s",
             )
             row = tally.rows.get(totals.busy_with) if totals.busy_with else None
             big = row is not None and row.size >= _BIG_BYTES

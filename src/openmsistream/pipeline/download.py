@@ -15,6 +15,7 @@ from typing import TypeVar
 from openmsistream.core.assembly import Assembly, OpenVersion, Step, Verb
 from openmsistream.core.chunk import Chunk, HashName
 from openmsistream.core.events import (
+    Alive,
     FileDelivered,
     FileFailed,
     FileProgress,
@@ -67,6 +68,7 @@ class DownloadSettings:
         checkpoint_seconds: With nothing finished: how often positions and partial files are made durable.
         until_idle_seconds: End when no record came for so long; None: run until stopped.
         windows_names: Refuse names that Windows cannot have.
+        alive_seconds: Time between signs of life; below 0: none.
     """
 
     barrier_files: int = 1000
@@ -75,6 +77,7 @@ class DownloadSettings:
     checkpoint_seconds: float = 5.0
     until_idle_seconds: float | None = None
     windows_names: bool = False
+    alive_seconds: float = -1
 
 
 class Download:
@@ -112,6 +115,7 @@ class Download:
         self._stash: list[Record] = []
         self._checkpoint = Every(settings.checkpoint_seconds, first=clock.monotonic())
         self._progress = Every(PROGRESS_SECONDS, first=clock.monotonic())
+        self._alive = Every(settings.alive_seconds, first=clock.monotonic())
         self._began = self._last_record = clock.monotonic()
         self._assigned_once = False
         self.totals = Totals()
@@ -166,6 +170,8 @@ class Download:
             self._barrier(wait=False)
         if self._progress.due(now):
             self._tell_progress()
+        if self._settings.alive_seconds > 0 and self._alive.due(now):
+            self._events(Alive("download"))
 
     def status(self) -> Status:
         """Where the program stands; ``active`` counts versions that are not whole yet."""

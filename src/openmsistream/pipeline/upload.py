@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from openmsistream.core.events import FileSkipped, Note, ProgramStopped, ScanDone, Status
+from openmsistream.core.events import Alive, FileSkipped, Note, ProgramStopped, ScanDone, Status
 from openmsistream.core.selection import Selection
 from openmsistream.core.settle import Settler, Stat
 from openmsistream.errors import SourceError
@@ -35,6 +35,7 @@ class UploadSettings:
     scan_seconds: float
     upload_existing: bool
     once: bool
+    alive_seconds: float = -1
     shutdown_seconds: float = SHUTDOWN_SECONDS
 
 
@@ -55,12 +56,15 @@ def upload_directory(
     Returns:
         What was sent. Files that were not sent to their end are parked in the ledger.
     """
+    alive = Every(settings.alive_seconds, first=clock.monotonic())
     flow = _Watching(watcher, reader, sender, ledger, selection, clock, events, settings)
     watcher.start()
     try:
         while not control.stopping:
             if control.take_check():
                 events(flow.status())
+            if settings.alive_seconds > 0 and alive.due(clock.monotonic()):
+                events(Alive("upload"))
             flow.look()
             if flow.turn():
                 continue

@@ -25,6 +25,7 @@ from openmsistream.pipeline.download import Download, DownloadSettings
 from openmsistream.pipeline.runner import Control
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
+from openmsistream.programs.legacy import modern, refuse_type
 from openmsistream.programs.setup import PATIENCE_SECONDS, ledger_file, load_config, reach
 
 RECENT_PATHS = 50
@@ -42,6 +43,7 @@ class DataFileDownloadDirectory:
         dirpath: The output folder; made if need be.
         config_path: Config file, by path or name.
         topic_name: The topic.
+        datafile_type: Only there because 1.x has it; nothing else than None can be given.
         filepath_regex: Write only files whose relative path matches it from its beginning.
         events: Called with what happens (``openmsistream.core.events``), on the thread that runs the program.
         options: Further options by name, as on the command line (``consumer_group_id``, ``until_idle``, ...).
@@ -55,17 +57,19 @@ class DataFileDownloadDirectory:
         dirpath: Path | str,
         config_path: Path | str,
         topic_name: str,
-        *,
+        datafile_type: type | None = None,
         filepath_regex: str | None = None,
+        *,
         events: Events = _ignore,
         **options: Any,
     ) -> None:
+        refuse_type(datafile_type, ())
         self._options = DownloadOptions(
             output_dir=Path(dirpath),
             config=str(config_path),
             topic_name=topic_name,
             download_regex=filepath_regex,
-            **options,
+            **modern(options),
         )
         self._config = load_config(str(config_path))
         self._events = events
@@ -131,7 +135,11 @@ def download(options: DownloadOptions, config: ProgramConfig, events: Events, co
         clock,
         events,
         control,
-        DownloadSettings(until_idle_seconds=options.until_idle, windows_names=os.name == "nt"),
+        DownloadSettings(
+            until_idle_seconds=options.until_idle,
+            windows_names=os.name == "nt",
+            alive_seconds=options.update_seconds,
+        ),
     )
     events(ProgramStarted("download", topic.name, str(root), settings.get("bootstrap.servers", "")))
     try:

@@ -27,6 +27,7 @@ from openmsistream.pipeline.sending import Wire
 from openmsistream.pipeline.upload import UploadSettings, upload_directory, upload_files
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
+from openmsistream.programs.legacy import modern, refuse_type
 from openmsistream.programs.setup import (
     PATIENCE_SECONDS,
     ledger_file,
@@ -54,6 +55,7 @@ class DataFileUploadDirectory:
         config_path: Config file, by path or name.
         upload_regex: Send only files whose relative path matches it from its beginning; None: all but hidden
             files and ``*.log``.
+        datafile_type: Only there because 1.x has it; ``UploadDataFile`` or nothing.
         watchdog_lag_time: How many seconds a file must stay unchanged before it is sent.
         use_polling_observer: Look for changes by scanning, as network drives need it.
         events: Called with what happens (``openmsistream.core.events``), on the thread that runs the program.
@@ -67,15 +69,17 @@ class DataFileUploadDirectory:
         self,
         dirpath: Path | str,
         config_path: Path | str = "test",
-        *,
         upload_regex: str | None = None,
+        datafile_type: type | None = None,
         watchdog_lag_time: float = 3,
         use_polling_observer: bool = False,
+        *,
         events: Events = _ignore,
         **options: Any,
     ) -> None:
+        refuse_type(datafile_type, (UploadDataFile,))
         self._options: dict[str, Any] = {
-            **options,
+            **modern(options),
             "upload_dir": Path(dirpath),
             "config": str(config_path),
             "upload_regex": upload_regex,
@@ -91,7 +95,6 @@ class DataFileUploadDirectory:
     def upload_files_as_added(
         self,
         topic_name: str = "test",
-        *,
         n_threads: int = 2,
         chunk_size: int = DEFAULT_CHUNK_BYTES,
         max_queue_size: int = 500,
@@ -148,7 +151,7 @@ class UploadDataFile:
         events: Events = _ignore,
         **options: Any,
     ) -> None:
-        self._filepath, self._events, self._options = Path(filepath), events, options
+        self._filepath, self._events, self._options = Path(filepath), events, modern(options)
         self._root = Path(rootdir) if rootdir is not None else self._filepath.absolute().parent
         self.control = Control()
 
@@ -156,7 +159,6 @@ class UploadDataFile:
         self,
         config_path: Path | str,
         topic_name: str,
-        *,
         n_threads: int = 2,
         chunk_size: int = DEFAULT_CHUNK_BYTES,
     ) -> None:
@@ -223,6 +225,7 @@ def watch(options: WatchOptions, config: ProgramConfig, events: Events, control:
                 quiet_seconds=options.watchdog_lag_time,
                 scan_seconds=options.scan_seconds,
                 upload_existing=options.upload_existing or options.once,
+                alive_seconds=options.update_seconds,
                 once=options.once,
             ),
         )
