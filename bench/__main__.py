@@ -123,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"Try:   {error.hint}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from openmsistream.core.assembly import OpenVersion
+from openmsistream.core.chunk import HashName
 from openmsistream.core.events import Event
 from openmsistream.core.settle import Stat
 from openmsistream.core.versions import VersionKey, VersionOrder
@@ -394,6 +395,10 @@ class Sink(Protocol):
 
     def stands(self, path: str, size: int) -> bool:
         """True when a file of that size is there under its final path."""
+        ...
+
+    def holds(self, path: str, size: int, hash_name: HashName, digest: bytes) -> bool:
+        """True when the file under its final path has that size and that digest; reads all of it."""
         ...
 
     def discard(self, key: VersionKey) -> None:

@@ -15,7 +15,7 @@ UPLOADER = "uploader"
 DOWNLOADER = "downloader"
 
 # The programs report progress several times a second.
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
 _ENOUGH_SECONDS = 0.2
 
 

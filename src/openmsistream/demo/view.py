@@ -120,7 +120,7 @@ class LiveView:
             DownloadColumn(),
             TextColumn("{task.fields[speed]}", markup=False),
             console=console,
-            transient=False,
+            auto_refresh=False,
         )
         self._all: dict[str, TaskID] = {}
         self._big: dict[str, TaskID] = {}
@@ -170,3 +170,4 @@ class LiveView:
                     completed=row.sides[role].done,
                     total=row.size,
                 )
+        self._progress.refresh()

@@ -106,13 +106,18 @@ class Download:
         self._pending_bytes = 0
         self._pending_since = 0.0
         self._same: list[Delivered] = []
-        self._finished: list[VersionKey] = []
+        self._finished: dict[VersionKey, None] = {}
         self._dirty: set[VersionKey] = set()
         self._moved = False
         self._in_barrier = False
         self._started_at: dict[VersionKey, float] = {}
         self._skipped_versions: VersionKey | None = None
         self._stash: list[Record] = []
+        # Versions that the ledger knows as open, of partitions that are not ours now.
+        self._unclaimed: dict[VersionKey, OpenVersion] | None = None
+        self._without_bytes: set[VersionKey] = set()
+        # Below these offsets a file may have been published just before a kill, unknown to the ledger.
+        self._doubtful: dict[int, int] = {}
         self._checkpoint = Every(settings.checkpoint_seconds, first=clock.monotonic())
         self._progress = Every(PROGRESS_SECONDS, first=clock.monotonic())
         self._alive = Every(settings.alive_seconds, first=clock.monotonic())
@@ -273,6 +278,10 @@ class Download:
             self.totals.failed += 1
             self._events(Quarantined(self._topic, record.partition, record.offset, reason, path))
             return
+        if self._was_published(version, path, size):
+            self._same.append(Delivered(key, path, size, version.digest or b"", version.order))
+            self._supersede(version, path, "it was delivered just before the program was killed")
+            return
         current = self._newest_known(path)
         if current is not None and not is_newer(version.order, current.order):
             self._supersede(version, path, "a newer version is there already")
@@ -292,6 +301,13 @@ class Download:
         for other in self._assembly.of_path(key.path):
             if not is_newer(other.order, version.order):
                 self._supersede(other, path, "a newer version came before it was whole")
+
+    def _was_published(self, version: OpenVersion, path: str, size: int) -> bool:
+        """True when a kill came between giving the file its name and writing the ledger."""
+        if all(first >= self._doubtful.get(p, 0) for p, first in version.first_offsets.items()):
+            return False
+        digest = version.digest or b""
+        return self._until_stored(lambda: self._sink.holds(path, size, version.hash_name, digest))
 
     def _delivered_path(self, version: OpenVersion) -> str:
         if version.name is not None:
@@ -324,7 +340,7 @@ class Download:
         self._verifier.forget(key)
         self._dirty.discard(key)
         self._started_at.pop(key, None)
-        self._finished.append(key)
+        self._finished[key] = None
 
     def _quarantine(self, record: Record, reason: str, path: str = "") -> None:
         self._until_stored(lambda: self._sink.quarantine(self._topic, record, reason))
@@ -381,7 +397,7 @@ class Download:
                 positions=self._positions,
                 delivered=[*self._same, *delivered],
                 finished=[*self._finished, *failed],
-                open=list(self._assembly.versions()),
+                open=[*self._assembly.versions(), *(self._unclaimed or {}).values()],
             )
         )
         for key, error in failed.items():
@@ -429,34 +445,35 @@ class Download:
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """Where to start each partition: where the ledger stopped, else where the group did."""
+        if self._unclaimed is None:
+            self._unclaimed = {version.key: version for version in self._ledger.open_versions()}
+            self._without_bytes = self._unclaimed.keys() - self._sink.restore(self._unclaimed)
+        starts = {partition: self._start(partition) for partition in partitions}
+        for key, version in list(self._unclaimed.items()):
+            if not version.first_offsets.keys() & starts.keys():
+                continue
+            del self._unclaimed[key]
+            if not all(self._holds_up_to(p, starts[p]) for p in version.first_offsets.keys() & starts.keys()):
+                self._until_stored(lambda key=key: self._sink.discard(key))  # type: ignore[misc]
+            elif key in self._without_bytes and version.received.total:
+                # Its partial file is gone: read its records again, from the first one on.
+                for partition in version.first_offsets.keys() & starts.keys():
+                    starts[partition] = min(starts[partition] or 0, version.first_offsets[partition])
+            else:
+                self._assembly.restore(version)
+        self._positions.update({partition: start for partition, start in starts.items() if start is not None})
         self._assigned_once = True
         self._last_record = self._clock.monotonic()
-        starts = {partition: self._start(partition) for partition in partitions}
-        wanted = [v for v in self._ledger.open_versions() if v.first_offsets.keys() & starts.keys()]
-        if not len(self._assembly) and not self._pending:
-            on_disk = self._sink.restore([version.key for version in wanted])
-        else:
-            on_disk = {version.key for version in wanted}
-        for version in wanted:
-            if version.key not in on_disk and version.received.total:
-                # Its partial file is gone: read its records again, from the first one on.
-                for partition, first in version.first_offsets.items():
-                    start = starts.get(partition)
-                    starts[partition] = first if start is None else min(start, first)
-            elif all(self._is_still_open(version, p, starts) for p in version.first_offsets):
-                self._assembly.restore(version)
-        for partition, start in starts.items():
-            if start is not None:
-                self._positions[partition] = start
         return starts
 
-    def _is_still_open(self, version: OpenVersion, partition: int, starts: Mapping[int, int | None]) -> bool:
-        """False when reading starts beyond its first record by somebody else's commit: then it was finished there."""
-        start = starts.get(partition)
-        return start is None or start == self._ledger.position(partition) or start <= version.first_offsets[partition]
+    def _holds_up_to(self, partition: int, start: int | None) -> bool:
+        """True when our open versions hold every chunk below ``start``; else somebody else went on, and ended them."""
+        position = self._ledger.position(partition)
+        return start is not None and position is not None and start <= position
 
     def _start(self, partition: int) -> int | None:
         low, high = self._consumer.bounds(partition)
+        self._doubtful[partition] = high
         ledger = self._ledger.position(partition)
         start, why = start_position(
             ledger=ledger, committed=self._consumer.committed(partition), log_start=low, log_end=high
@@ -471,7 +488,7 @@ class Download:
         return start
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
-        """Finish what can be finished, commit it, and forget what is open in these partitions."""
+        """Finish what can be finished, commit it, and lay aside what is open in these partitions."""
         if not lost:
             with suppress(OpenMSIStreamError):
                 self._barrier(wait=True)
@@ -481,5 +498,7 @@ class Download:
                 self._assembly.close(version.key)
                 self._verifier.forget(version.key)
                 self._dirty.discard(version.key)
+                if not lost and self._unclaimed is not None:
+                    self._unclaimed[version.key] = version  # as the ledger has it, up to the position it has
         for partition in gone:
             self._positions.pop(partition, None)

@@ -162,10 +162,14 @@ class Sender:
                 self._frames.append(sending.frame)
                 continue
             self._active.append(sending)
-            if not sending.single:
-                if sending.state is not State.HASHING:
-                    self._ledger.record_open(sending.parked())
-                self._events(FileStarted(path, sending.size))
+            if sending.state is State.SENDING:
+                self._begins(sending)
+
+    def _begins(self, sending: Sending) -> None:
+        """Its first chunk is next: now it is known whether a version under way before goes on."""
+        if not sending.single:
+            self._ledger.record_open(sending.parked())
+            self._events(FileStarted(sending.path, sending.size, sending.resumed_at))
 
     def _open(self, path: str) -> Sending:
         file = self._reader.open(path)
@@ -203,7 +207,10 @@ class Sender:
         if not self._active:
             return False
         sending = self._active.popleft()
+        before = sending.state
         accepted = sending.step(self._producer)
+        if before is State.HASHING and sending.state is State.SENDING:
+            self._begins(sending)
         if sending.state in (State.HASHING, State.SENDING):
             self._active.append(sending)
         else:

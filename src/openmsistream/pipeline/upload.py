@@ -298,4 +298,10 @@ class _Watching:
                 self._settler.observe(path, current, now)
             else:
                 self._settler.forget(path)
-                self._sender.enqueue(path, current)
+                if not self._was_sent(path, current):
+                    self._sender.enqueue(path, current)
+
+    def _was_sent(self, path: str, stat: Stat) -> bool:
+        # A scan that ran while the path was on its way saw it as new once more.
+        known = self._ledger.known(path)
+        return known is not None and known.sent and known.stat.same_content(stat)

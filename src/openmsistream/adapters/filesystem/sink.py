@@ -24,6 +24,8 @@ from openmsistream.adapters.filesystem.durable import (
     sync_folder,
 )
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
+from openmsistream.core.chunk import HashName
+from openmsistream.core.hashing import new_hasher
 from openmsistream.core.paths import WORK_FOLDER, check_relative, to_wire_bytes
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import OpenMSIStreamError, ProtocolError, StorageError
@@ -132,6 +134,16 @@ class FolderSink:
         except (OSError, ValueError):
             return False
         return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+    def holds(self, path: str, size: int, hash_name: HashName, digest: bytes) -> bool:
+        """True when the file under its final path has that size and that digest."""
+        if not self.stands(path, size):
+            return False
+        hasher = new_hasher(hash_name)
+        with self._told(), (self.root / path).open("rb", buffering=0) as file:
+            while piece := file.read(READ_BYTES):
+                hasher.update(piece)
+        return hasher.digest() == digest
 
     def discard(self, key: VersionKey) -> None:
         """Forget the bytes of an open version."""
