@@ -52,7 +52,9 @@ def _run(options: CommonOptions, config: ProgramConfig, report: Reporter, contro
     if isinstance(options, UploadOptions):
         upload(options, config, report, control)
         return EXIT_OK
-    watch(cast("WatchOptions", options), config, report, control)
+    totals = watch(cast("WatchOptions", options), config, report, control)
+    if totals.failed:
+        return EXIT_ERROR
     return EXIT_UNFINISHED if report.left_waiting else EXIT_OK
 
 

@@ -25,18 +25,28 @@ COMMIT_FILES = 1000
 PROGRESS_SECONDS = 0.25
 STEPS_PER_TURN = 64
 """Chunks between two looks at the watcher and the user: 32 MiB at the default chunk size."""
+ERRORS_KEPT = 20
 RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
 class SenderSettings:
-    """How to send: format, chunk size in bytes, files at the same time, and how old a parked version may be."""
+    """
+    How to send.
+
+    Attributes:
+        wire: The format to write.
+        chunk_bytes: Payload of every chunk but the last.
+        at_once: Files sent at the same time.
+        resume_within_seconds: A version parked longer ago is sent anew.
+        tries: How often a file is tried before it is given up; 0: for ever.
+    """
 
     wire: Wire
     chunk_bytes: int
     at_once: int = 2
     resume_within_seconds: float = 24 * 3600
-    retry: bool = True
+    tries: int = 0
 
 
 class Sender:
@@ -267,15 +277,19 @@ class Sender:
     def _failed(self, path: str, error: OpenMSIStreamError, *, quietly: bool = False) -> None:
         self._busy.discard(path)
         tries = self._retries[path] = self._retries.get(path, 0) + 1
-        if self._settings.retry:
+        again = not self._settings.tries or tries < self._settings.tries
+        if again:
             delay = 0.0 if quietly else RETRY_SECONDS[min(tries, len(RETRY_SECONDS)) - 1]
             self._retry_at[path] = self._clock.monotonic() + delay
         if quietly:
             return
-        self.totals.failed += 1
-        self.errors.append(error)
-        del self.errors[:-20]
-        self._events(FileFailed(path, error.message, self._settings.retry, error.hint))
+        if not again:
+            self.totals.failed += 1
+            self._retries.pop(path, None)
+            self.errors.append(error)
+            del self.errors[:-ERRORS_KEPT]
+        if not again or tries & (tries - 1) == 0:  # the 1st, 2nd, 4th, 8th ... try: a line each minute helps nobody
+            self._events(FileFailed(path, error.message, again, error.hint))
 
     def due_retries(self, now: float) -> list[str]:
         """The paths whose time for another try has come."""

@@ -39,6 +39,7 @@ from openmsistream.programs.setup import (
 
 ONE_FILE_TIMEOUT_MS = "300000"
 """librdkafka's own default: a program that sends one file gives up at last, and says so."""
+ONCE_TRIES = 3
 RECENT_PATHS = 100_000
 
 
@@ -209,7 +210,9 @@ def watch(options: WatchOptions, config: ProgramConfig, events: Events, control:
             clock,
             random_bytes(),
             events,
-            SenderSettings(wire, options.chunk_size, at_once=options.n_threads),
+            SenderSettings(
+                wire, options.chunk_size, at_once=options.n_threads, tries=ONCE_TRIES if options.once else 0
+            ),
         )
         events(ProgramStarted("upload", topic.name, str(root), settings.get("bootstrap.servers", "")))
         return upload_directory(
@@ -269,7 +272,7 @@ def upload(
             clock,
             random_bytes(),
             events,
-            SenderSettings(wire, options.chunk_size, at_once=1, retry=False),
+            SenderSettings(wire, options.chunk_size, at_once=1, tries=1),
         )
         events(ProgramStarted("upload", topic.name, str(file), settings.get("bootstrap.servers", "")))
         totals = upload_files([(path, stat)], sender, clock, events, control)
