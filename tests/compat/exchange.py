@@ -65,9 +65,7 @@ class Route:
         """The same, with the one key of ours that makes us write what 1.8.6 and older take."""
         path = self.work / "nine.config"
         text = self.config.read_text(encoding="utf-8")
-        path.write_text(
-            text.replace("[producer]", "[producer]\nvalue.serializer.fields = 9"), encoding="utf-8"
-        )
+        path.write_text(text.replace("[producer]", "[producer]\nvalue.serializer.fields = 9"), encoding="utf-8")
         return path
 
     @property
@@ -182,9 +180,7 @@ def they_upload(them: peer.Peer, route: Route, folder: Path) -> None:
 def they_download(them: peer.Peer, route: Route, folder: Path, expected: dict[str, bytes]) -> None:
     """Receive with the peer until a folder holds files of the expected names and sizes."""
     arguments = (folder, "--config", route.config, "--topic_name", route.topic)
-    with them.start(
-        "DataFileDownloadDirectory", *arguments, log=route.work / "their-download.txt"
-    ) as running:
+    with them.start("DataFileDownloadDirectory", *arguments, log=route.work / "their-download.txt") as running:
         _wait_for(running, lambda: _sizes(folder) == sizes(expected), f"{len(expected)} files in {folder}")
         assert running.quit() == 0, running.text()
         printed = running.text()

@@ -233,3 +233,8 @@ def wait_until(what: str, condition: Callable[[], bool], seconds: float) -> None
         if time.monotonic() > deadline:
             raise UnavailableError(f"waited {seconds:g} s for {what}")
         time.sleep(_POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    # `python -m tests.compat.peer`: fetch it now, for a computer that is to be without a network later.
+    print(install().folder)

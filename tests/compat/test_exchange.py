@@ -110,9 +110,7 @@ def test_both_formats_on_one_topic_arrive_in_one_folder(
 
 
 @pytest.mark.parametrize("single", ["theirs", "ours"])
-def test_a_single_file_goes_both_ways(
-    them: peer.Peer, make_route: MakeRoute, tmp_path: Path, single: str
-) -> None:
+def test_a_single_file_goes_both_ways(them: peer.Peer, make_route: MakeRoute, tmp_path: Path, single: str) -> None:
     """``UploadDataFile`` with the same command line, theirs or ours: the other side gets the same file."""
     source = tmp_path / "scan 1.bin"
     source.write_bytes(bytes(range(256)) * 5_000)

@@ -1,7 +1,7 @@
 """Starts ``openmsistream`` so that it kills itself at a chosen call, or with one of its protections taken out.
 
-``launcher.py KILL BROKEN WORDS...``; KILL is ``module:Class.method:before|after:N`` or empty, BROKEN a name in
-``BREAKS`` or empty. Only for tests: a kill at an exact point cannot be had from outside, and a test of a
+``launcher.py KILL BROKEN WORDS...``; KILL is ``module:Class.method:before|after:N`` or empty, BROKEN names from
+``BREAKS`` with commas between them, or empty. Only for tests: a kill at an exact point cannot be had from outside, and a test of a
 protection is worth something only if it fails without the protection.
 """
 
@@ -105,9 +105,17 @@ def trust_paths() -> None:
     write_in_place()
 
 
+def barriers_often() -> None:
+    """No protection less: a barrier after every 15 files instead of 1000, so that few files see several."""
+    from openmsistream.pipeline.download import DownloadSettings
+
+    setattr(DownloadSettings.__init__, "__defaults__", (15, *DownloadSettings.__init__.__defaults__[1:]))
+
+
 BREAKS: dict[str, Callable[[], None]] = {
     one.__name__: one
     for one in (
+        barriers_often,
         forget_uploads,
         write_in_place,
         commit_what_was_read,
@@ -122,8 +130,8 @@ if __name__ == "__main__":
     kill, broken, *words = sys.argv[1:]
     if kill:
         kill_at(kill)
-    if broken:
-        BREAKS[broken]()
+    for name in filter(None, broken.split(",")):
+        BREAKS[name]()
     from openmsistream.cli.main import main
 
     sys.exit(main(words))

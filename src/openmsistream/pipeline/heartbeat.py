@@ -134,8 +134,8 @@ class Channel:
 
     @property
     def done(self) -> bool:
-        """True when the last message arrived, or nothing arrives anyway."""
-        return self._last_sent and self._sent_at is None and not self._source.more
+        """True when the last message arrived, or nothing arrives anyway; asked after ``end``."""
+        return self._in_trouble or (self._last_sent and self._sent_at is None and not self._source.more)
 
     def wait_seconds(self) -> float:
         """How long ``turn`` has nothing to do."""
@@ -144,12 +144,13 @@ class Channel:
         return min(LOOK_SECONDS, max(0.0, self._due - self._clock.monotonic()))
 
     def end(self) -> None:
-        """Send one more message as soon as none is on its way; ``turn`` until ``done``."""
+        """Send one more message as soon as none is on its way: call ``turn`` until ``done``, then ``leave``."""
         self._ending = True
-        # Nobody waits at the end for a broker that has not answered before.
-        self._last_sent = self._in_trouble
-        if self._in_trouble:
-            self._sent_at = None
+
+    def leave(self) -> None:
+        """No more time: what is on its way is lost."""
+        if not self.done:
+            self._tell(self._no_answer(), "")
 
     def turn(self) -> None:
         """Take the broker's word on the message that is on its way, or send the next one when it is due."""
@@ -157,15 +158,17 @@ class Channel:
         now = self._clock.monotonic()
         if self._sent_at is not None:
             if now - self._sent_at >= PATIENCE_SECONDS:
-                self._tell(self._outlet.complaint or "the broker does not answer", "")
+                self._tell(self._no_answer(), "")
             return
         if self._ending:
             if not self._last_sent or self._source.more:
                 self._last_sent = True
                 self._send(now)
         elif now >= self._due or self._source.more:
-            # From when it was due, not from now, so that late ones do not shift all that follow.
-            self._due = max(self._due + self._every, now) if now >= self._due else self._due
+            if now >= self._due:
+                # From when it was due, not from now: being late once does not shift all that follow.
+                following = self._due + self._every
+                self._due = following if following > now else now + self._every
             self._send(now)
 
     def _send(self, now: float) -> None:
@@ -181,6 +184,9 @@ class Channel:
             self._in_trouble = False
         else:
             self._tell(error.message, error.hint)
+
+    def _no_answer(self) -> str:
+        return self._outlet.complaint or "the broker does not answer"
 
     def _tell(self, reason: str, hint: str) -> None:
         if not self._in_trouble:

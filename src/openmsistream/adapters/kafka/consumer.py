@@ -6,8 +6,10 @@ protocols are served: the classic one, and KIP-848 (``group.protocol=consumer``)
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -23,6 +25,7 @@ _PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF, 
 _OFFSET_INVALID = -1001
 _STORED = -1000
 ASK_SECONDS = 120.0
+GOODBYE_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 0.25
 
 
@@ -89,7 +92,7 @@ class KafkaConsumer:
             return
         try:
             if wait:
-                self._consumer.commit(offsets=mine, asynchronous=False)
+                self._bounded(lambda: self._consumer.commit(offsets=mine, asynchronous=False))
             else:
                 self._consumer.commit(offsets=mine, asynchronous=True)
         except KafkaException as exception:
@@ -107,8 +110,28 @@ class KafkaConsumer:
         self._consumer.resume([self._at(partition) for partition in self._assigned])
 
     def close(self) -> None:
-        """Leave the group."""
-        self._consumer.close()
+        """Leave the group, or give up saying so after some seconds without a broker."""
+        self._rebalance = None  # what was open was dealt with before
+        with suppress(UnavailableError):
+            self._bounded(self._consumer.close)
+
+    def _bounded(self, action: Callable[[], object]) -> None:
+        """Do what waits for the broker, for a stated time at most: librdkafka itself waits for a minute."""
+        problems: list[BaseException] = []
+
+        def act() -> None:
+            try:
+                action()
+            except KafkaException as problem:
+                problems.append(problem)
+
+        thread = threading.Thread(target=act, name="kafka-goodbye", daemon=True)
+        thread.start()
+        thread.join(GOODBYE_SECONDS)
+        if thread.is_alive():
+            raise UnavailableError(f"topic {self._topic.name}: the broker did not answer in {GOODBYE_SECONDS:.0f} s")
+        for problem in problems:
+            raise problem
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask the broker; while it restarts, ask again."""
