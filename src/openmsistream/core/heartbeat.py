@@ -33,7 +33,8 @@ class Role(Enum):
     @property
     def counters(self) -> tuple[str, ...]:
         """The names of the counters."""
-        return self.value
+        names: tuple[str, ...] = self.value
+        return names
 
 
 def heartbeat_key(program_id: str) -> bytes:

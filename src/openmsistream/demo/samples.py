@@ -151,7 +151,7 @@ def trace(number: int, points: int = 50_000) -> bytes:
 
 
 def nexus() -> bytes:
-    """Return the NeXus/HDF5 file that the package ships (made by ``make_scan.py``)."""
+    """Return the NeXus/HDF5 file that the package ships (made by ``packaging/make_demo_scan.py``)."""
     return resources.files("openmsistream.demo").joinpath("files", "scan_0042.nxs").read_bytes()
 
 

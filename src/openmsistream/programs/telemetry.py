@@ -249,7 +249,8 @@ def _log_settings(section: Settings) -> tuple[int, int]:
             level = Level().accept(section[key])
         key = "max.logs.per.message"
         if section.get(key):
-            limit = Whole(1, _HIGHEST_MAX_LINES).accept(whole("max.messages", section[key]))
+            # As a count of librdkafka's: 1.x took every number for a float, so 1e4 may stand there.
+            limit = Whole(1, _HIGHEST_MAX_LINES).accept(whole("messages.max.messages", section[key]))
     except ValueError as error:
         raise ConfigError(f"{section.origin(key)}: {section.shown(key)} {error}") from None
     return level, limit

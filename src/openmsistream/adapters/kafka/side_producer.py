@@ -6,6 +6,7 @@ down. Also decides which settings such a producer gets; what the messages say is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -16,7 +17,9 @@ from openmsistream.config.ini import Settings
 from openmsistream.config.librdkafka import number, over_defaults, whole
 from openmsistream.config.models import ProgramConfig
 from openmsistream.errors import DeliveryError, OpenMSIStreamError, UnavailableError
-from openmsistream.pipeline.heartbeat import Told
+
+Told = Callable[[OpenMSIStreamError | None], None]
+"""Called once per record: None when it arrived, else why it did not."""
 
 CLOSE_SECONDS = 0.5
 MAX_VALUE_BYTES = 1_000_000

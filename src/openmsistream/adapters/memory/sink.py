@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from openmsistream.core.chunk import HashName
+from openmsistream.core.hashing import new_hasher
 from openmsistream.core.paths import check_relative
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import OpenMSIStreamError, ProtocolError, StorageError
@@ -74,6 +76,14 @@ class MemorySink:
     def stands(self, path: str, size: int) -> bool:
         """True when a file of that size is there."""
         return path in self.files and len(self.files[path]) == size
+
+    def holds(self, path: str, size: int, hash_name: HashName, digest: bytes) -> bool:
+        """True when the file under its final path has that size and that digest."""
+        if not self.stands(path, size):
+            return False
+        hasher = new_hasher(hash_name)
+        hasher.update(self.files[path])
+        return hasher.digest() == digest
 
     def discard(self, key: VersionKey) -> None:
         """Forget the bytes of an open version."""

@@ -1,8 +1,8 @@
 """Makes the small NeXus file that the package ships: for maintainers, when it is to look different.
 
-Owns the content of ``files/scan_0042.nxs``: a made-up X-ray scan laid out as the NeXus standard asks. Nothing
+Owns the content of ``src/openmsistream/demo/files/scan_0042.nxs``: a made-up X-ray scan laid out as the NeXus standard asks. Nothing
 at run time needs it, and it is the only module here that knows h5py.
-Run it as ``python -m openmsistream.demo.make_scan`` with h5py installed.
+Run it as ``python packaging/make_demo_scan.py`` with h5py installed.
 
 Source: NeXus manual, "NXdata" (``signal``, ``axes``) and "NXroot" (``default``).
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import h5py
 
-FILE = Path(__file__).parent / "files" / "scan_0042.nxs"
+FILE = Path(__file__).parents[1] / "src/openmsistream/demo/files/scan_0042.nxs"
 _STEPS, _PIXELS = 41, 64
 
 
