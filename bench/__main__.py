@@ -34,7 +34,7 @@ _SENDERS = (BARE, OURS, PEER)
 _RECEIVERS = (FLOOR_1, FLOOR_2, OURS, PEER)
 _MIB = 1024 * 1024
 _START_RUNS = 10
-_WIDTH = 120
+_WIDTH = 140
 # Topics, outputs and sources of one round, with room to spare.
 _ROOM = 8
 
@@ -142,7 +142,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         shutil.rmtree(work, ignore_errors=True)
     report.show(console, trials, starts, facts)
     if options.quick:
-        console.print("Quick: small sizes, one round. The targets are meant for the full run.")
+        console.print("Quick: small sizes; the targets are meant for the full run.")
     path = options.json or _RESULTS / time.strftime("bench-%Y%m%d-%H%M%S.json", time.gmtime())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report.as_json(trials, starts, facts), indent=1) + "\n", encoding="utf-8")

@@ -74,7 +74,7 @@ def commit_what_was_read() -> None:
 def give_up_when_full() -> None:
     """What cannot be written is left out, and reading goes on."""
     from openmsistream.errors import StorageError
-    from openmsistream.pipeline.download import Download
+    from openmsistream.pipeline.patience import UntilStored
 
     def once(_: Any, action: Callable[[], Any]) -> Any:
         try:
@@ -82,7 +82,23 @@ def give_up_when_full() -> None:
         except StorageError:
             return []
 
-    setattr(Download, "_until_stored", once)
+    setattr(UntilStored, "__call__", once)
+
+
+def ledger_refuses_twice() -> None:
+    """The first two barriers find the ledger's disk full, behind the renames; every protection is in place."""
+    from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
+    from openmsistream.errors import StorageError
+
+    original = SqliteDownloadLedger.barrier
+    calls = itertools.count()
+
+    def barrier(self: SqliteDownloadLedger, values: Any) -> None:
+        if next(calls) < 2:
+            raise StorageError("the ledger cannot be used: database or disk is full")
+        original(self, values)
+
+    setattr(SqliteDownloadLedger, "barrier", barrier)
 
 
 def trust_files() -> None:
@@ -107,9 +123,9 @@ def trust_paths() -> None:
 
 def barriers_often() -> None:
     """No protection less: a barrier after every 15 files instead of 1000, so that few files see several."""
-    from openmsistream.pipeline.download import DownloadSettings
+    from openmsistream.pipeline.delivery import BarrierSettings
 
-    setattr(DownloadSettings.__init__, "__defaults__", (15, *DownloadSettings.__init__.__defaults__[1:]))
+    setattr(BarrierSettings.__init__, "__defaults__", (15, *BarrierSettings.__init__.__defaults__[1:]))
 
 
 BREAKS: dict[str, Callable[[], None]] = {
@@ -120,6 +136,7 @@ BREAKS: dict[str, Callable[[], None]] = {
         write_in_place,
         commit_what_was_read,
         give_up_when_full,
+        ledger_refuses_twice,
         trust_files,
         trust_paths,
     )

@@ -294,12 +294,14 @@ def everything_below(folder: Path) -> set[str]:
 
 
 def fill(folder: Path, files: Mapping[str, int], seed: int = 0) -> None:
-    """Make files of these sizes with random bytes, each at once under its name."""
+    """Make files of these sizes with random bytes, each whole at once under its name."""
     source = random.Random(seed)
+    beside = folder.with_name(folder.name + ".new")
     for name, size in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source.randbytes(size))
+        beside.write_bytes(source.randbytes(size))
+        beside.replace(path)
 
 
 @dataclass

@@ -150,7 +150,7 @@ class Channel:
     def leave(self) -> None:
         """No more time: what is on its way is lost."""
         if not self.done:
-            self._tell(self._no_answer(), "")
+            self._tell_no_answer()
 
     def turn(self) -> None:
         """Take the broker's word on the message that is on its way, or send the next one when it is due."""
@@ -158,7 +158,7 @@ class Channel:
         now = self._clock.monotonic()
         if self._sent_at is not None:
             if now - self._sent_at >= PATIENCE_SECONDS:
-                self._tell(self._no_answer(), "")
+                self._tell_no_answer()
             return
         if self._ending:
             if not self._last_sent or self._source.more:
@@ -185,8 +185,9 @@ class Channel:
         else:
             self._tell(error.message, error.hint)
 
-    def _no_answer(self) -> str:
-        return self._outlet.complaint or "the broker does not answer"
+    def _tell_no_answer(self) -> None:
+        reason = self._outlet.complaint or "the broker does not answer"
+        self._tell(reason, "check that the broker runs, and bootstrap.servers in the config file")
 
     def _tell(self, reason: str, hint: str) -> None:
         if not self._in_trouble:

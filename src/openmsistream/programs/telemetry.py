@@ -102,10 +102,7 @@ class Telemetry:
     def __call__(self, event: ev.Event) -> None:
         """Hand an event on, after what the user should know of heartbeats and log messages."""
         self.deliver()
-        if self._lines is not None and not isinstance(event, ev.FileProgress):
-            level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
-            self._lines(level, json.dumps(event.as_dict(), ensure_ascii=False))
-        self._events(event)
+        self._hand_on(event)
 
     def count(self, counters: Counters) -> None:
         """
@@ -124,7 +121,7 @@ class Telemetry:
                 note = self._notes.get_nowait()
             except Empty:
                 return
-            self(note)
+            self._hand_on(note)
 
     def note(self, note: ev.Note) -> None:
         """Keep a note until the program's own thread reports it."""
@@ -133,6 +130,12 @@ class Telemetry:
     def counted(self) -> Mapping[str, int]:
         """The totals since the program's start."""
         return self._counters()
+
+    def _hand_on(self, event: ev.Event) -> None:
+        if self._lines is not None and not isinstance(event, ev.FileProgress):
+            level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
+            self._lines(level, json.dumps(event.as_dict(), ensure_ascii=False))
+        self._events(event)
 
 
 @contextmanager
@@ -162,8 +165,8 @@ def telemetry(
         ConfigError: ``[heartbeat]`` or ``[log]`` holds something wrong. A topic that is not there and a broker
             that does not answer are no errors but one ``Note``.
     """
-    own_lines = LogLines() if options.log_topic_name and lines is None else None
-    observer = Telemetry(events, own_lines)
+    source = lines or LogLines()
+    observer = Telemetry(events, source if options.log_topic_name and lines is None else None)
     made_up = f"{role.name.lower()}-{random_bytes()(_NAME_BYTES).hex()}"
     outlets: list[SideProducer] = []
     channels: list[Channel] = []
@@ -186,7 +189,6 @@ def telemetry(
         )
     if options.log_topic_name:
         outlet = SideProducer(side_settings(config.log, config), options.log_topic_name, "log_topic_name")
-        source = own_lines or lines or LogLines()
         source.configure(log_key(options.log_program_id or made_up), *_log_settings(config.log))
         outlets.append(outlet)
         channels.append(

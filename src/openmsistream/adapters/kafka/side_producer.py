@@ -131,6 +131,8 @@ class SideProducer:
 
     def _complain(self, error: KafkaError) -> None:
         """Librdkafka's ``error_cb``; it goes on trying by itself."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._complaint:
+            return  # comes after what says why
         self._complaint = self._settings.mask(error.str())
 
     def _ours(self, error: KafkaError) -> OpenMSIStreamError:

@@ -1,0 +1,240 @@
+"""From a complete version to a file under its final name: verify, compare, publish at the barrier.
+
+The second half of the download flow. A barrier is: sync the bytes, give the names, sync the folders, write the
+ledger, in this order; its caller then commits the watermark. Knows sink and ledger by their ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from openmsistream.core.assembly import OpenVersion
+from openmsistream.core.chunk import Chunk, HashName
+from openmsistream.core.events import FileDelivered, FileFailed, FileSuperseded, Note, Quarantined
+from openmsistream.core.versions import VersionKey, is_conflict, is_newer
+from openmsistream.core.wire.v1 import delivered_name
+from openmsistream.pipeline.patience import UntilStored
+from openmsistream.pipeline.runner import Totals
+from openmsistream.pipeline.verifying import Verifier
+from openmsistream.ports import Barrier, Clock, Delivered, DownloadLedger, Events, Publication, Record, Sink
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierSettings:
+    """
+    When to make a barrier.
+
+    Attributes:
+        files, size_bytes, seconds: A barrier is due when so much is finished and not yet visible, or the first of
+            it waits for so long, or nothing comes in.
+    """
+
+    files: int = 1000
+    size_bytes: int = 64 * 1024 * 1024
+    seconds: float = 0.5
+
+
+class Delivery:
+    """The versions that are finished, and not yet in the ledger."""
+
+    def __init__(
+        self,
+        topic: str,
+        sink: Sink,
+        ledger: DownloadLedger,
+        clock: Clock,
+        events: Events,
+        until_stored: UntilStored,
+        settings: BarrierSettings,
+        doubtful: Mapping[int, int],
+    ) -> None:
+        self._topic, self._sink, self._ledger, self._clock = topic, sink, ledger, clock
+        self._events, self._until_stored, self._settings, self._doubtful = events, until_stored, settings, doubtful
+        self._verifier = Verifier(sink)
+        self._pending: dict[VersionKey, tuple[OpenVersion, Publication]] = {}
+        self._pending_paths: dict[str, VersionKey] = {}
+        self._pending_bytes = 0
+        self._pending_since = 0.0
+        self._same: list[Delivered] = []
+        self._finished: dict[VersionKey, None] = {}
+        self._dirty: set[VersionKey] = set()
+        self._started_at: dict[VersionKey, float] = {}
+        self.totals = Totals()
+
+    @property
+    def pending(self) -> int:
+        """How many whole files wait for the next barrier."""
+        return len(self._pending)
+
+    def due(self, now: float, *, idle: bool) -> bool:
+        """True when finished files should wait no longer."""
+        settings = self._settings
+        return bool(self._pending) and (
+            idle
+            or len(self._pending) >= settings.files
+            or self._pending_bytes >= settings.size_bytes
+            or now - self._pending_since >= settings.seconds
+        )
+
+    def is_finished(self, key: VersionKey, chunk: Chunk, path: str) -> bool:
+        """True when a chunk belongs to a version that was dealt with before."""
+        if key in self._pending or key in self._finished:
+            return True
+        if chunk.hash_name is HashName.BLAKE3:
+            return self._ledger.is_finished(key)
+        # v1 has no id: the same content may come again after another, and is a new version then.
+        current = self._ledger.current(path)
+        if current is None:
+            return False
+        if current.key == key:
+            return self._sink.stands(path, current.size)
+        newest = current.order.mtime_ns
+        if current.order.src is not None or chunk.mtime_ns is None or newest is None:
+            return False
+        return chunk.mtime_ns < newest
+
+    def write(self, version: OpenVersion, chunk: Chunk) -> None:
+        """New bytes of an open version."""
+        key = version.key
+        self._started_at.setdefault(key, self._clock.monotonic())
+        self._until_stored(lambda: self._sink.write(key, chunk.offset, chunk.payload))
+        self._verifier.take(version, chunk.offset, chunk.payload)
+        self._dirty.add(key)
+
+    def complete(self, version: OpenVersion, record: Record) -> bool:
+        """
+        Every byte of a version is there: verify it, and queue it for the next barrier if it is the newest.
+
+        Returns:
+            True when open versions of its path that are not newer have no future any more.
+        """
+        key, path, size = version.key, final_path(version), version.size or 0
+        self._dirty.discard(key)
+        if not self._until_stored(lambda: self._verifier.agrees(version)):
+            self._refuse(version, path, record)
+            return False
+        delivered = Delivered(key, path, size, version.digest or b"", version.order)
+        if self._was_published(version, delivered):
+            self._same.append(delivered)
+            self.supersede(version, "it was delivered just before the program was killed")
+            return True
+        current = self.newest_known(path)
+        if current is not None and not is_newer(version.order, current.order):
+            self.supersede(version, "a newer version is there already")
+            return False
+        if current is not None and is_conflict(version.order, current.order):
+            self._events(Note(f"{path}: two uploaders send this path; the later one is kept"))
+        if current is not None and self._is_same(current, delivered):
+            self._same.append(delivered)
+            self.supersede(version, "the same content is there already")
+            return True
+        if not self._pending:
+            self._pending_since = self._clock.monotonic()
+        self._pending[key] = (version, Publication(key, path, size, version.mtime_ns))
+        self._pending_paths[path] = key
+        self._pending_bytes += size
+        return True
+
+    def supersede(self, version: OpenVersion, reason: str) -> None:
+        """The version is not delivered; ``reason`` says why."""
+        self.give_up(version.key)
+        self._events(FileSuperseded(final_path(version), reason))
+
+    def give_up(self, key: VersionKey) -> None:
+        """Forget the version's bytes, and remember never to take it up again."""
+        self._until_stored(lambda: self._sink.discard(key))
+        self._end(key)
+
+    def quarantine(self, record: Record, reason: str, path: str = "") -> None:
+        """Keep a record that cannot be handled."""
+        self._until_stored(lambda: self._sink.quarantine(self._topic, record, reason))
+        self.totals.quarantined += 1
+        self._events(Quarantined(self._topic, record.partition, record.offset, reason, path))
+
+    def lay_aside(self, key: VersionKey) -> None:
+        """The version's partition went away: its bytes stay, as the ledger has them."""
+        self._verifier.forget(key)
+        self._dirty.discard(key)
+
+    def barrier(self, positions: Mapping[int, int], open_versions: Iterable[OpenVersion]) -> None:
+        """Make everything finished visible, and everything received durable."""
+        kept_open = list(open_versions)
+        delivered = self._until_stored(lambda: self._publish(positions, kept_open))
+        now = self._clock.monotonic()
+        for done in delivered:
+            self.totals.files += 1
+            self.totals.total_bytes += done.size
+            seconds = now - self._started_at.pop(done.key, now)
+            self._events(FileDelivered(done.path, done.size, seconds, done.digest.hex()))
+
+    def _publish(self, positions: Mapping[int, int], open_versions: list[OpenVersion]) -> list[Delivered]:
+        pending = list(self._pending.values())
+        self._sink.sync([*self._pending, *self._dirty])
+        failed = self._sink.publish([publication for _, publication in pending])
+        for key, error in failed.items():
+            self._sink.set_aside(key, error.message)
+        delivered = [
+            Delivered(version.key, p.path, p.size, version.digest or b"", version.order)
+            for version, p in pending
+            if version.key not in failed
+        ]
+        self._ledger.barrier(
+            Barrier(
+                positions=positions,
+                delivered=[*self._same, *delivered],
+                finished=[*self._finished, *failed],
+                open=open_versions,
+            )
+        )
+        for key, error in failed.items():
+            self.totals.quarantined += 1
+            self.totals.failed += 1
+            self._events(FileFailed(self._pending[key][1].path, error.message, retry=False, hint=error.hint))
+        self._pending.clear()
+        self._pending_paths.clear()
+        self._pending_bytes = 0
+        self._same.clear()
+        self._finished.clear()
+        self._dirty.clear()
+        return delivered
+
+    def _was_published(self, version: OpenVersion, delivered: Delivered) -> bool:
+        """True when a kill came between giving the file its name and writing the ledger."""
+        if all(first >= self._doubtful.get(p, 0) for p, first in version.first_offsets.items()):
+            return False
+        path, size, digest = delivered.path, delivered.size, delivered.digest
+        return self._until_stored(lambda: self._sink.holds(path, size, version.hash_name, digest))
+
+    def newest_known(self, path: str) -> Delivered | None:
+        """The newest version of a path: delivered, or waiting for the barrier."""
+        key = self._pending_paths.get(path)
+        if key is None:
+            return self._ledger.current(path)
+        version, publication = self._pending[key]
+        return Delivered(key, path, publication.size, version.digest or b"", version.order)
+
+    def _is_same(self, current: Delivered, delivered: Delivered) -> bool:
+        same = current.digest == delivered.digest and current.size == delivered.size
+        return same and current.key not in self._pending and self._sink.stands(current.path, current.size)
+
+    def _refuse(self, version: OpenVersion, path: str, record: Record) -> None:
+        reason = "its bytes differ from the hash its sender gave"
+        self._until_stored(lambda: self._sink.set_aside(version.key, reason))
+        self._end(version.key)
+        self.totals.quarantined += 1
+        self.totals.failed += 1
+        self._events(Quarantined(self._topic, record.partition, record.offset, reason, path))
+
+    def _end(self, key: VersionKey) -> None:
+        self._verifier.forget(key)
+        self._dirty.discard(key)
+        self._started_at.pop(key, None)
+        self._finished[key] = None
+
+
+def final_path(version: OpenVersion) -> str:
+    """The path a version is delivered under."""
+    if version.name is not None:
+        return version.name
+    return delivered_name(version.key.path, version.append) if version.append else version.key.path

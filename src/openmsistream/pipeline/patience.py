@@ -1,0 +1,53 @@
+"""Waiting for a destination that refuses to be written: pause reading, stay in the group, try again.
+
+Knows the consumer's port only to pause it and to keep its membership alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from openmsistream.core.events import StorageBack, StoragePaused
+from openmsistream.errors import StorageError
+from openmsistream.pipeline.runner import Control
+from openmsistream.ports import Consumer, Events, Record
+
+RETRY_SECONDS = 1.0
+
+Result = TypeVar("Result")
+
+
+class UntilStored:
+    """Does what writes to the destination, until it worked."""
+
+    def __init__(self, consumer: Consumer, control: Control, events: Events) -> None:
+        self._consumer, self._control, self._events = consumer, control, events
+        self.read_meanwhile: list[Record] = []
+
+    def __call__(self, action: Callable[[], Result]) -> Result:
+        """
+        The result of ``action``, which must be harmless to repeat.
+
+        Raises:
+            StorageError: The program was asked to stop meanwhile.
+        """
+        paused = False
+        while True:
+            try:
+                result = action()
+            except StorageError as error:
+                if self._control.stopping:
+                    raise
+                if not paused:
+                    paused = True
+                    self._consumer.pause()
+                    self._events(StoragePaused(error.message, error.hint))
+                record = self._consumer.poll(RETRY_SECONDS)
+                if record is not None:
+                    self.read_meanwhile.append(record)
+            else:
+                if paused:
+                    self._consumer.resume()
+                    self._events(StorageBack())
+                return result

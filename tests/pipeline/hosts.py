@@ -1,0 +1,142 @@
+"""A downloader on fakes that can be killed at any step of a barrier, cut from power, and started again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from openmsistream.adapters.memory import FakeClock, MemoryConsumer, MemorySink, MemoryTopic
+from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
+from openmsistream.core.selection import Selection
+from openmsistream.core.versions import VersionKey
+from openmsistream.errors import OpenMSIStreamError
+from openmsistream.pipeline.delivery import BarrierSettings
+from openmsistream.pipeline.download import Download, DownloadSettings
+from openmsistream.pipeline.runner import Control
+from openmsistream.ports import Barrier, Buffer, Publication
+from tests.pipeline.material import Told
+
+SETTINGS = DownloadSettings(BarrierSettings(files=3, seconds=1.0), checkpoint_seconds=0.2)
+STEPS = ("write", "sync", "publish", "ledger", "commit")
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+class Bomb:
+    """Ends the process right before or after its next step of one kind."""
+
+    def __init__(self) -> None:
+        self.step, self.after = "", False
+        self.trace: list[str] = []
+
+    def around(self, step: str, action: Callable[[], Any]) -> Any:
+        if step == self.step and not self.after:
+            self.step = ""
+            raise KilledError
+        result = action()
+        self.trace.append(step)
+        if step == self.step:
+            self.step = ""
+            raise KilledError
+        return result
+
+
+class FragileSink(MemorySink):
+    """A sink in memory in a process that may be killed."""
+
+    bomb: Bomb
+
+    def write(self, key: VersionKey, offset: int, data: Buffer) -> None:
+        self.bomb.around("write", lambda: super(FragileSink, self).write(key, offset, data))
+
+    def sync(self, keys: Iterable[VersionKey]) -> None:
+        self.bomb.around("sync", lambda: super(FragileSink, self).sync(keys))
+
+    def publish(self, publications: Sequence[Publication]) -> dict[VersionKey, OpenMSIStreamError]:
+        return self.bomb.around("publish", lambda: super(FragileSink, self).publish(publications))
+
+
+class FragileLedger(SqliteDownloadLedger):
+    """A ledger in a process that may be killed."""
+
+    bomb: Bomb
+
+    def barrier(self, barrier: Barrier) -> None:
+        self.bomb.around("ledger", lambda: super(FragileLedger, self).barrier(barrier))
+
+
+class FragileConsumer(MemoryConsumer):
+    """A consumer in a process that may be killed."""
+
+    bomb: Bomb
+
+    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
+        self.bomb.around("commit", lambda: super(FragileConsumer, self).commit(offsets, wait=wait))
+
+
+class Host:
+    """One computer that downloads: its disk and ledger outlive the process."""
+
+    def __init__(
+        self,
+        topic: MemoryTopic,
+        *,
+        partitions: Sequence[int] | None = None,
+        download: type[Download] = Download,
+        settings: DownloadSettings = SETTINGS,
+        selection: Selection | None = None,
+    ) -> None:
+        self.topic, self.clock, self.bomb, self.told = topic, FakeClock(), Bomb(), Told()
+        self.sink, self.ledger = FragileSink(), FragileLedger(":memory:", "cluster/topic")
+        self.sink.bomb = self.ledger.bomb = self.bomb
+        self.partitions = tuple(range(topic.partitions)) if partitions is None else tuple(partitions)
+        self._download, self._settings = download, settings
+        self._selection = selection or Selection.for_download()
+        self.kills = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start the program."""
+        self.control = Control()
+        self.consumer = FragileConsumer(self.topic, clock=self.clock, partitions=self.partitions)
+        self.consumer.bomb = self.bomb
+        self.flow = self._download(
+            "topic",
+            self.consumer,
+            self.sink,
+            self.ledger,
+            self._selection,
+            self.clock,
+            self.told,
+            self.control,
+            self._settings,
+        )
+        self.consumer.subscribe(self.flow)
+
+    def kill(self, *, power_cut: bool = False) -> None:
+        """End the program without a word, and start it again."""
+        self.kills += 1
+        if power_cut:
+            self.sink.power_cut()
+        self.sink.full = False
+        self.bomb.step = ""
+        self.start()
+
+    def turns(self, count: int, *, power_cut: bool = False) -> None:
+        """Let it work; where the bomb goes off, it is killed and started again."""
+        for _ in range(count):
+            try:
+                self.flow.turn()
+            except KilledError:
+                self.kill(power_cut=power_cut)
+
+    def settle(self) -> None:
+        """Let it work until everything that can be delivered is."""
+        self.turns(sum(self.topic.bounds(p)[1] for p in range(self.topic.partitions)) + 10)
+
+    @property
+    def delivered(self) -> list[VersionKey]:
+        """Every publication that was made, in order."""
+        return [publication.key for publication in self.sink.published]
