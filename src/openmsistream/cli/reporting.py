@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openmsistream.core import events as ev
+from openmsistream.programs.telemetry import LogLines
 
 if TYPE_CHECKING:
     from openmsistream.cli.bars import Bars
@@ -35,6 +36,7 @@ class Reporter:
         as_json: Write every event as one JSON line instead.
         bars: Live bars, fed with every event.
         log: A log file's logger.
+        lines: Where lines for a log topic go.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Reporter:
         as_json: bool = False,
         bars: Bars | None = None,
         log: logging.Logger | None = None,
+        lines: LogLines | None = None,
     ) -> None:
-        self._show, self._as_json, self._bars, self._log = show, as_json, bars, log
+        self._show, self._as_json, self._bars, self._log, self.lines = show, as_json, bars, log, lines
         self.left_waiting = False
 
     def __call__(self, event: ev.Event) -> None:
@@ -56,9 +59,11 @@ class Reporter:
             stamp = datetime.now(UTC).isoformat(timespec="microseconds")
             sys.stdout.write(json.dumps({**event.as_dict(), "time": stamp}) + "\n")
             sys.stdout.flush()
-        if self._as_json and self._log is None:
+        if self._as_json and self._log is None and self.lines is None:
             return
         level, text = words(event)
+        if self.lines is not None:
+            self.lines(level, text)
         if self._log is not None and text:
             self._log.log(level, "%s", text)
         if self._bars is not None:
@@ -151,6 +156,7 @@ def reporter_for(options: CommonOptions, program: str) -> Iterator[Reporter]:
     """The reporter that the options ask for."""
     stream_level = options.logger_stream_level
     log = _log_file(options, program)
+    lines = LogLines() if getattr(options, "log_topic_name", None) else None
     wants_bars = options.progress == "bar" or (options.progress == "auto" and sys.stdout.isatty())
     if options.json or not wants_bars:
         quiet = options.progress == "none"
@@ -159,7 +165,7 @@ def reporter_for(options: CommonOptions, program: str) -> Iterator[Reporter]:
             if level >= max(stream_level, WARNING if quiet else 0):
                 print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", flush=True)
 
-        yield Reporter(show, as_json=options.json, log=log)
+        yield Reporter(show, as_json=options.json, log=log, lines=lines)
         return
     from openmsistream.cli.bars import Bars  # noqa: PLC0415 - rich takes 0.1 s to import
 
@@ -169,7 +175,7 @@ def reporter_for(options: CommonOptions, program: str) -> Iterator[Reporter]:
             if level >= stream_level:
                 bars.say(level, text)
 
-        yield Reporter(show_above, bars=bars, log=log)
+        yield Reporter(show_above, bars=bars, log=log, lines=lines)
 
 
 def _log_file(options: CommonOptions, program: str) -> logging.Logger | None:

@@ -45,14 +45,14 @@ def run_program(model: type[CommonOptions], namespace: argparse.Namespace) -> in
 
 def _run(options: CommonOptions, config: ProgramConfig, report: Reporter, control: Control) -> int:
     if isinstance(options, DownloadOptions):
-        flow = download(options, config, report, control)
+        flow = download(options, config, report, control, report.lines)
         if flow.totals.failed:
             return EXIT_ERROR
         return EXIT_UNFINISHED if flow.open_versions else EXIT_OK
     if isinstance(options, UploadOptions):
         upload(options, config, report, control)
         return EXIT_OK
-    totals = watch(cast("WatchOptions", options), config, report, control)
+    totals = watch(cast("WatchOptions", options), config, report, control, report.lines)
     if totals.failed:
         return EXIT_ERROR
     return EXIT_UNFINISHED if report.left_waiting else EXIT_OK

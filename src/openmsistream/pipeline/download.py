@@ -112,6 +112,7 @@ class Download:
         self._consumer.subscribe(self)
         try:
             while not self._control.stopping:
+                self._control.turn()
                 if self._control.take_check():
                     self._events(self.status())
                 self.turn()
@@ -154,19 +155,28 @@ class Download:
     # -- one record -----------------------------------------------------------------------------------------
 
     def _handle(self, record: Record) -> None:
-        self.totals.records += 1
         try:
             chunk = decode_record(record.value, record.headers)
             path = self._final_path(chunk)
         except ProtocolError as error:
+            self._count(len(record.value or b""), handled=False)
             self._delivery.quarantine(record, error.message)
             return
+        self._count(len(chunk.payload), handled=True)
         key = key_of(chunk)
         if not self._selection.accepts(path):
             return
         if key not in self._assembly and self._delivery.is_finished(key, chunk, path):
             return
         self._assemble(record, chunk, key, path)
+
+    def _count(self, size: int, *, handled: bool) -> None:
+        totals = self.totals
+        totals.records += 1
+        totals.record_bytes += size
+        if handled:
+            totals.handled += 1
+            totals.handled_bytes += size
 
     def _final_path(self, chunk: Chunk) -> str:
         """The path a chunk's file is delivered under; ProtocolError when it may not be."""

@@ -6,6 +6,7 @@ plain attributes, which the loop reads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 SHUTDOWN_SECONDS = 10.0
@@ -18,6 +19,7 @@ class Control:
     def __init__(self) -> None:
         self.reason = ""
         self.stop_now = False
+        self.each_turn: list[Callable[[], None]] = []
         self._check = False
 
     @property
@@ -36,6 +38,11 @@ class Control:
         """Report where the program stands."""
         self._check = True
 
+    def turn(self) -> None:
+        """The loop begins another turn: what other threads have to tell is told on the loop's thread."""
+        for tell in self.each_turn:
+            tell()
+
     def take_check(self) -> bool:
         """True once for each time a report was asked for."""
         wanted, self._check = self._check, False
@@ -50,6 +57,9 @@ class Totals:
     total_bytes: int = 0
     failed: int = 0
     records: int = 0
+    record_bytes: int = 0
+    handled: int = 0
+    handled_bytes: int = 0
     quarantined: int = 0
 
 

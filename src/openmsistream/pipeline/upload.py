@@ -61,6 +61,7 @@ def upload_directory(
     watcher.start()
     try:
         while not control.stopping:
+            control.turn()
             if control.take_check():
                 events(flow.status())
             if settings.alive_seconds > 0 and alive.due(clock.monotonic()):

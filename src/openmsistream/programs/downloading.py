@@ -19,6 +19,7 @@ from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
 from openmsistream.config.models import ProgramConfig, resolve_group_id
 from openmsistream.config.options import DownloadOptions
 from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
+from openmsistream.core.heartbeat import Role
 from openmsistream.core.paths import WORK_FOLDER
 from openmsistream.core.selection import Selection
 from openmsistream.pipeline.download import Download, DownloadSettings
@@ -27,6 +28,7 @@ from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.legacy import modern, refuse_type
 from openmsistream.programs.setup import PATIENCE_SECONDS, ledger_file, load_config, reach
+from openmsistream.programs.telemetry import LogLines, Telemetry, telemetry
 
 RECENT_PATHS = 50
 
@@ -102,9 +104,18 @@ class DataFileDownloadDirectory:
         )
 
 
-def download(options: DownloadOptions, config: ProgramConfig, events: Events, control: Control) -> Download:
+def download(
+    options: DownloadOptions, config: ProgramConfig, events: Events, control: Control, lines: LogLines | None = None
+) -> Download:
     """
     Write a topic's files below a folder, until told to stop or idle for ``until_idle`` seconds.
+
+    Args:
+        options: What to do, as on the command line.
+        config: The broker and how to talk to it.
+        events: Called with what happens, on this thread.
+        control: Asked in every turn whether to stop or to report.
+        lines: The log's lines, for ``--log_topic_name``.
 
     Returns:
         The flow, ended: its totals, and how many versions are not whole yet.
@@ -115,6 +126,12 @@ def download(options: DownloadOptions, config: ProgramConfig, events: Events, co
         UnavailableError: It did not answer before the program was told to stop.
         StorageError: The folder or the ledger cannot be used.
     """
+    with telemetry(options, config, Role.DOWNLOAD, events, SystemClock(), lines) as observe:
+        control.each_turn.append(observe.deliver)
+        return _download(options, config, observe, control)
+
+
+def _download(options: DownloadOptions, config: ProgramConfig, events: Telemetry, control: Control) -> Download:
     group = resolve_group_id(options.group_id(config.consumer.group_id), lambda: f"openmsistream-{uuid.uuid4()}")
     settings = config.consumer.settings.replaced({"group.id": group})
     topic = reach(settings, options.topic, events, control, None if options.until_idle is None else PATIENCE_SECONDS)
@@ -140,6 +157,15 @@ def download(options: DownloadOptions, config: ProgramConfig, events: Events, co
             windows_names=os.name == "nt",
             alive_seconds=options.update_seconds,
         ),
+    )
+    done = flow.totals
+    events.count(
+        lambda: {
+            "n_messages_read": done.records,
+            "n_messages_processed": done.handled,
+            "n_bytes_read": done.record_bytes,
+            "n_bytes_processed": done.handled_bytes,
+        }
     )
     events(ProgramStarted("download", topic.name, str(root), settings.get("bootstrap.servers", "")))
     try:

@@ -19,6 +19,7 @@ from openmsistream.config.models import ProgramConfig, WireFormat
 from openmsistream.config.options import UploadOptions, WatchOptions
 from openmsistream.core.chunk import DEFAULT_CHUNK_BYTES
 from openmsistream.core.events import Event, FileSent, ProgramStarted
+from openmsistream.core.heartbeat import Role
 from openmsistream.core.selection import Selection
 from openmsistream.errors import ConfigError, DeliveryError, SourceError
 from openmsistream.pipeline.runner import Control, Totals
@@ -36,6 +37,7 @@ from openmsistream.programs.setup import (
     reach,
     state_folder,
 )
+from openmsistream.programs.telemetry import LogLines, Telemetry, telemetry
 
 ONE_FILE_TIMEOUT_MS = "300000"
 """librdkafka's own default: a program that sends one file gives up at last, and says so."""
@@ -183,15 +185,30 @@ class UploadDataFile:
         upload(options, load_config(str(config_path)), self._events, self.control, root=self._root)
 
 
-def watch(options: WatchOptions, config: ProgramConfig, events: Events, control: Control) -> Totals:
+def watch(
+    options: WatchOptions, config: ProgramConfig, events: Events, control: Control, lines: LogLines | None = None
+) -> Totals:
     """
     Send what is, or comes, below a folder, until told to stop.
+
+    Args:
+        options: What to do, as on the command line.
+        config: The broker and how to talk to it.
+        events: Called with what happens, on this thread.
+        control: Asked in every turn whether to stop or to report.
+        lines: The log's lines, for ``--log_topic_name``.
 
     Raises:
         ConfigError: Something in options, config or topic is wrong, or the folder is watched already.
         UnavailableError: The broker did not answer before the program was told to stop.
         StorageError: The ledger cannot be used.
     """
+    with telemetry(options, config, Role.UPLOAD, events, SystemClock(), lines) as observe:
+        control.each_turn.append(observe.deliver)
+        return _watch(options, config, observe, control)
+
+
+def _watch(options: WatchOptions, config: ProgramConfig, events: Telemetry, control: Control) -> Totals:
     config.producer.check_chunk_size(options.chunk_size)
     wire = _wire(config)
     settings = config.producer.settings
@@ -201,6 +218,7 @@ def watch(options: WatchOptions, config: ProgramConfig, events: Events, control:
     _refuse_inside(state, root)
     ledger = SqliteUploadLedger(ledger_file(state, "upload", topic, of=root), random_bytes())
     producer = KafkaProducer(settings, topic, events)
+    events.count(lambda: {"n_messages_produced": producer.records, "n_bytes_produced": producer.value_bytes})
     try:
         reader = FolderReader(root)
         sender = Sender(

@@ -26,12 +26,16 @@ class KafkaProducer:
         settings: librdkafka's, from the config file over our defaults.
         topic: What ``describe_topic`` told.
         events: Told when the broker goes away and comes back.
+
+    Attributes:
+        records, value_bytes: What the broker acknowledged so far.
     """
 
     def __init__(self, settings: Settings, topic: TopicInfo, events: Events) -> None:
         self._settings, self._topic = settings, topic
         self._health = Health(events)
         self._fatal = False
+        self.records = self.value_bytes = 0
         self._producer = self._new()
         self._consumer: Consumer | None = None
 
@@ -118,6 +122,8 @@ class KafkaProducer:
     def _delivered(self, acknowledge: Acknowledge, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self._health.answered()
+            self.records += 1
+            self.value_bytes += len(message)
             acknowledge(message.offset() or 0, None)
             return
         self._fatal = self._fatal or error.fatal()
