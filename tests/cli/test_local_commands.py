@@ -98,6 +98,14 @@ def test_start_writes_a_config_file_and_commands_that_can_be_pasted(folder):
         f"Error: a broker already runs on {folder}: address {broker.bootstrap}, process {broker.pid}"
     )
 
+    # With a topic named, the broker that runs makes it.
+    more = openmsistream("local", "start", "--folder", folder, "--topic", "later")
+    assert more.returncode == 0, more.stderr
+    assert LocalBroker.find(folder) is not None
+    assert ["openmsistream", "download", "received", "--config", str(config), "--topic-name", "later"] in [
+        shlex.split(line) for line in more.stdout.splitlines() if "openmsistream " in line
+    ]
+
 
 def test_status_and_stop_without_a_broker_say_so(folder):
     """Where nothing runs, status ends with 1 and stop with 0, and both name the folder."""

@@ -17,6 +17,7 @@ from openmsistream.ports import Barrier, Buffer, Publication
 from tests.pipeline.material import Told
 
 SETTINGS = DownloadSettings(BarrierSettings(files=3, seconds=1.0), checkpoint_seconds=0.2)
+PATIENCE_SECONDS = 1000.0
 STEPS = ("write", "sync", "publish", "ledger", "commit")
 
 
@@ -95,6 +96,7 @@ class Host:
         self._download, self._settings = download, settings
         self._selection = selection or Selection.for_download()
         self.kills = 0
+        self.clock.at(PATIENCE_SECONDS, self._waits_for_ever)
         self.start()
 
     def start(self) -> None:
@@ -135,6 +137,9 @@ class Host:
     def settle(self) -> None:
         """Let it work until everything that can be delivered is."""
         self.turns(sum(self.topic.bounds(p)[1] for p in range(self.topic.partitions)) + 10)
+
+    def _waits_for_ever(self) -> None:
+        raise AssertionError("it waits for ever")
 
     @property
     def delivered(self) -> list[VersionKey]:

@@ -125,7 +125,9 @@ def _start(namespace: argparse.Namespace) -> int:
     port: int | None = namespace.port
     if port is None and read_state(folder) is None and ports.is_free(USUAL_PORT):
         port = USUAL_PORT
-    broker = LocalBroker.start(folder, port=port, outlive=True, say=_say)
+    # Somebody who names a topic wants to use it: a broker that runs already only has to make it.
+    running = LocalBroker.find(folder) if namespace.topic and port is None else None
+    broker = running or LocalBroker.start(folder, port=port, outlive=True, say=_say)
     try:
         wanted: list[str] = namespace.topic or []
         if not wanted and not topic_statuses(broker.bootstrap, broker.data_folder):
@@ -135,7 +137,8 @@ def _start(namespace: argparse.Namespace) -> int:
         config = write_config(folder, broker.bootstrap)
         topics = topic_statuses(broker.bootstrap, broker.data_folder)
     except BaseException:
-        broker.stop()  # the command failed: nothing may stay that it did not tell of
+        if running is None:
+            broker.stop()  # the command failed: nothing may stay that it did not tell of
         raise
     print(f"A Kafka broker runs at {broker.bootstrap} (process {broker.pid}).")
     print(f"  data    {broker.folder}  (kept when it is stopped)")
