@@ -1,8 +1,8 @@
 """Starts ``openmsistream`` so that it kills itself at a chosen call, or with one of its protections taken out.
 
-``launcher.py KILL BROKEN WORDS...``; KILL is ``module:Class.method:before|after:N`` or empty, BROKEN names from
-``BREAKS`` with commas between them, or empty. Only for tests: a kill at an exact point cannot be had from outside, and a test of a
-protection is worth something only if it fails without the protection.
+``launcher.py KILL CHANGES WORDS...``; KILL is ``module:Class.method:before|after:N`` or empty, CHANGES names from
+``CHANGES`` with commas between them, or empty. Only for tests: a kill at an exact point cannot be had from outside,
+and a test of a protection is worth something only if it fails without the protection.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from collections.abc import Callable
 from typing import Any
 
 
+def exchange(owner: Any, name: str, new: Any) -> Any:
+    """Put something else in the place of a method or function; returns what was there, and fails when nothing was."""
+    old = getattr(owner, name)
+    setattr(owner, name, new)
+    return old
+
+
 def kill_at(place: str) -> None:
     """Wrap the method so that its N-th call ends the process, as ``kill -9`` would, before or after it."""
     module, name, when, number = place.split(":")
     owner, method = name.split(".")
-    kind = getattr(importlib.import_module(module), owner)
-    original: Callable[..., Any] = getattr(kind, method)
     calls = itertools.count(1)
 
     def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -33,7 +38,17 @@ def kill_at(place: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(kind, method, wrapped)
+    original: Callable[..., Any] = exchange(getattr(importlib.import_module(module), owner), method, wrapped)
+
+
+def barriers_often() -> None:
+    """No protection less: a barrier after every 15 files instead of 1000, so that few files see several."""
+    from openmsistream.pipeline.delivery import BarrierSettings
+
+    before = BarrierSettings.__init__.__defaults__
+    assert before is not None
+    assert BarrierSettings().files == before[0]
+    exchange(BarrierSettings.__init__, "__defaults__", (15, *before[1:]))
 
 
 def forget_uploads() -> None:
@@ -41,14 +56,12 @@ def forget_uploads() -> None:
     from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
 
     for name in ("record_sent", "record_open"):
-        setattr(SqliteUploadLedger, name, lambda *_: None)
+        exchange(SqliteUploadLedger, name, lambda *_: None)
 
 
 def write_in_place() -> None:
     """The sink writes under the final name from the first byte on, as a naive program does."""
     from openmsistream.adapters.filesystem.sink import FolderSink
-
-    original = FolderSink.write
 
     def write(self: FolderSink, key: Any, offset: int, data: Any) -> None:
         original(self, key, offset, data)
@@ -58,7 +71,7 @@ def write_in_place() -> None:
             file.seek(offset)
             file.write(data)
 
-    setattr(FolderSink, "write", write)
+    original = exchange(FolderSink, "write", write)
 
 
 def commit_what_was_read() -> None:
@@ -66,31 +79,31 @@ def commit_what_was_read() -> None:
     import openmsistream.pipeline.download as flow
     from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
 
-    setattr(flow, "watermark", lambda position, _: position)
-    setattr(SqliteDownloadLedger, "position", lambda *_: None)
-    setattr(SqliteDownloadLedger, "open_versions", lambda _: [])
+    exchange(flow, "watermark", lambda position, _: position)
+    exchange(SqliteDownloadLedger, "position", lambda *_: None)
+    exchange(SqliteDownloadLedger, "open_versions", lambda _: [])
 
 
-def give_up_when_full() -> None:
-    """What cannot be written is left out, and reading goes on."""
+def go_on_when_full() -> None:
+    """What cannot be written is left out without a word, and reading goes on."""
+    from openmsistream.adapters.filesystem.sink import FolderSink
     from openmsistream.errors import StorageError
-    from openmsistream.pipeline.patience import UntilStored
 
-    def once(_: Any, action: Callable[[], Any]) -> Any:
+    def write(self: FolderSink, key: Any, offset: int, data: Any) -> None:
         try:
-            return action()
+            original(self, key, offset, data)
         except StorageError:
-            return []
+            return
 
-    setattr(UntilStored, "__call__", once)
+    original = exchange(FolderSink, "write", write)
+    exchange(FolderSink, "read", lambda *_: ())
 
 
 def ledger_refuses_twice() -> None:
-    """The first two barriers find the ledger's disk full, behind the renames; every protection is in place."""
+    """No protection less: the first two barriers find the ledger's disk full, behind the renames."""
     from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
     from openmsistream.errors import StorageError
 
-    original = SqliteDownloadLedger.barrier
     calls = itertools.count()
 
     def barrier(self: SqliteDownloadLedger, values: Any) -> None:
@@ -98,14 +111,14 @@ def ledger_refuses_twice() -> None:
             raise StorageError("the ledger cannot be used: database or disk is full")
         original(self, values)
 
-    setattr(SqliteDownloadLedger, "barrier", barrier)
+    original = exchange(SqliteDownloadLedger, "barrier", barrier)
 
 
 def trust_files() -> None:
     """The uploader never looks whether a file changed while it was read."""
     from openmsistream.adapters.filesystem.reading import OpenDiskFile
 
-    setattr(OpenDiskFile, "unchanged", lambda _: True)
+    exchange(OpenDiskFile, "unchanged", lambda _: True)
 
 
 def trust_paths() -> None:
@@ -116,39 +129,32 @@ def trust_paths() -> None:
     def unchecked(path: str, **_: Any) -> str:
         return path
 
-    setattr(flow, "check_relative", unchecked)
-    setattr(sink, "check_relative", unchecked)
+    exchange(flow, "check_relative", unchecked)
+    exchange(sink, "check_relative", unchecked)
     write_in_place()
 
 
-def barriers_often() -> None:
-    """No protection less: a barrier after every 15 files instead of 1000, so that few files see several."""
-    from openmsistream.pipeline.delivery import BarrierSettings
-
-    setattr(BarrierSettings.__init__, "__defaults__", (15, *BarrierSettings.__init__.__defaults__[1:]))
-
-
-BREAKS: dict[str, Callable[[], None]] = {
+CHANGES: dict[str, Callable[[], None]] = {
     one.__name__: one
     for one in (
         barriers_often,
-        forget_uploads,
-        write_in_place,
         commit_what_was_read,
-        give_up_when_full,
+        forget_uploads,
+        go_on_when_full,
         ledger_refuses_twice,
         trust_files,
         trust_paths,
+        write_in_place,
     )
 }
 
 
 if __name__ == "__main__":
-    kill, broken, *words = sys.argv[1:]
+    kill, changes, *words = sys.argv[1:]
     if kill:
         kill_at(kill)
-    for name in filter(None, broken.split(",")):
-        BREAKS[name]()
+    for change in filter(None, changes.split(",")):
+        CHANGES[change]()
     from openmsistream.cli.main import main
 
     sys.exit(main(words))

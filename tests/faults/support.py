@@ -30,7 +30,7 @@ from openmsistream.core.paths import WORK_FOLDER
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = Path(__file__).with_name("launcher.py")
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = float(os.environ.get("OMS_PATIENCE", "90"))
 """How long anything may take before a test fails: far more than it does, since a computer may be busy."""
 SEEDS = range(int(os.environ.get("OMS_SEEDS", "3")))
 LONG = os.environ.get("OMS_LONG") == "1"
@@ -203,17 +203,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONUTF8": "1", **more}
 
 
-def program(*words: object, kill: str = "", broken: str = "", **more: Any) -> Program:
+def program(*words: object, kill: str = "", changes: str = "", **more: Any) -> Program:
     """
     Start ``openmsistream WORDS --json``.
 
     Args:
         words: Command and options.
         kill: Where the program is to kill itself, see ``launcher.py``.
-        broken: Which of its protections is to be taken out, see ``launcher.py``.
+        changes: What is to be changed in it, such as a protection taken out, see ``launcher.py``.
         more: For ``subprocess.Popen``.
     """
-    start = [str(LAUNCHER), kill, broken] if kill or broken else ["-m", "openmsistream"]
+    start = [str(LAUNCHER), kill, changes] if kill or changes else ["-m", "openmsistream"]
     return Program([sys.executable, *start, *map(str, words), "--json"], **more)
 
 
@@ -286,11 +286,6 @@ def tree(folder: Path) -> dict[bytes, str]:
             with open(full, "rb") as file:
                 found[os.path.relpath(full, top)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
-
-
-def everything_below(folder: Path) -> set[str]:
-    """Every name below a folder, hidden ones too."""
-    return {os.path.join(here, name) for here, *both in os.walk(folder) for names in both for name in names}
 
 
 def fill(folder: Path, files: Mapping[str, int], seed: int = 0) -> None:

@@ -82,7 +82,7 @@ def test_a_ledger_that_cannot_be_written_for_a_while_loses_nothing(place: Place,
     """Files that were renamed when the ledger refused are not replaced by anything when the barrier is tried again."""
     fill(place.watched, {f"{n}.dat": 5_000 * n for n in range(number)})
     place.send()
-    with place.download(broken="ledger_refuses_twice") as receiver:
+    with place.download(changes="ledger_refuses_twice") as receiver:
         check_it_waited_and_went_on(place, receiver)
 
 
@@ -121,12 +121,14 @@ def test_a_download_that_is_ended_while_the_disk_is_full_says_so_and_goes_on_lat
 
 def test_control_a_downloader_that_reads_on_loses_files(place: Place) -> None:
     """Leaving out what cannot be written, as a naive program does, loses it: the tests above can fail."""
-    fill(place.watched, {"big.bin": 9_000_000})
+    fill(place.watched, {"big.bin": 4_000_000})
     place.send("--chunk-size", 131_072)
-    with small_disk(place.output, "size=6m"):
-        with place.download("--until-idle", 1, broken="give_up_when_full") as receiver:
-            receiver.wait()
-        enlarge(place.output, "size=64m")
-        place.fetch()
 
-        assert tree(place.output) != tree(place.watched)
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
+
+    with place.download("--until-idle", 1, changes="go_on_when_full", preexec_fn=limited) as receiver:
+        receiver.wait()
+    place.fetch()
+
+    assert tree(place.output) != tree(place.watched)

@@ -70,13 +70,13 @@ class Reading:
         self.place = Place(folder, stage.place.bootstrap, stage.place.topic)
         self.place.configure(consumer=f"group.id = {self.group}\ngroup.instance.id = one")
 
-    def until_killed(self, kill: str, broken: str = "barriers_often") -> Program:
-        with self.place.download("--until-idle", 5, kill=kill, broken=broken) as receiver:
+    def until_killed(self, kill: str, changes: str = "barriers_often") -> Program:
+        with self.place.download("--until-idle", 5, kill=kill, changes=changes) as receiver:
             assert killed(receiver.wait()), f"not killed at {kill}: {receiver.stderr}"
         return receiver
 
-    def to_the_end(self, broken: str = "") -> Program:
-        return self.place.fetch(idle=1, broken=broken)
+    def to_the_end(self, changes: str = "") -> Program:
+        return self.place.fetch(idle=1, changes=changes)
 
     @property
     def output(self) -> Path:
@@ -134,16 +134,16 @@ def test_a_downloader_killed_anywhere_goes_on(reading: Reading, seed: int) -> No
 
 def test_control_a_downloader_that_writes_in_place_leaves_half_files(reading: Reading) -> None:
     """Writing under the final name shows half files at a kill: the check for them can fail."""
-    reading.until_killed(f"{SINK}.write:after:60", broken="write_in_place")
+    reading.until_killed(f"{SINK}.write:after:60", changes="write_in_place")
 
     assert reading.half_files()
 
 
 def test_control_a_downloader_that_commits_what_it_read_loses_files(reading: Reading) -> None:
     """With offsets committed as they are read, a kill loses what was open: the checks for the rest can fail."""
-    reading.until_killed(f"{CONSUMER}.commit:after:1", broken="commit_what_was_read")
-    reading.until_killed(f"{SINK}.write:after:3", broken="commit_what_was_read")
+    reading.until_killed(f"{CONSUMER}.commit:after:1", changes="commit_what_was_read")
+    reading.until_killed(f"{SINK}.write:after:3", changes="commit_what_was_read")
 
-    reading.to_the_end(broken="commit_what_was_read")
+    reading.to_the_end(changes="commit_what_was_read")
 
     assert reading.watermark() > reading.stage.first_open

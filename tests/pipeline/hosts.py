@@ -16,7 +16,7 @@ from openmsistream.pipeline.runner import Control
 from openmsistream.ports import Barrier, Buffer, Publication
 from tests.pipeline.material import Told
 
-SETTINGS = DownloadSettings(BarrierSettings(files=3, seconds=1.0), checkpoint_seconds=0.2)
+SETTINGS = DownloadSettings(barrier=BarrierSettings(files=3, seconds=1.0), checkpoint_seconds=0.2)
 PATIENCE_SECONDS = 1000.0
 STEPS = ("write", "sync", "publish", "ledger", "commit")
 

@@ -20,7 +20,7 @@ def watermark(position: int, open_first_offsets: Iterable[int]) -> int:
     Returns:
         The smallest of them all: never beyond ``position``, never beyond an open version's first record.
     """
-    return min(open_first_offsets, default=position) if position >= 0 else position
+    return min(position, min(open_first_offsets, default=position))
 
 
 def start_position(

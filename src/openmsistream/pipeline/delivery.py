@@ -6,7 +6,8 @@ ledger, in this order; its caller then commits the watermark. Knows sink and led
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from openmsistream.core.assembly import OpenVersion
@@ -14,6 +15,7 @@ from openmsistream.core.chunk import Chunk, HashName
 from openmsistream.core.events import FileDelivered, FileFailed, FileSuperseded, Note, Quarantined
 from openmsistream.core.versions import VersionKey, is_conflict, is_newer
 from openmsistream.core.wire.v1 import delivered_name
+from openmsistream.errors import OpenMSIStreamError, StorageError
 from openmsistream.pipeline.patience import UntilStored
 from openmsistream.pipeline.runner import Totals
 from openmsistream.pipeline.verifying import Verifier
@@ -56,7 +58,7 @@ class Delivery:
         self._pending_paths: dict[str, VersionKey] = {}
         self._pending_bytes = 0
         self._pending_since = 0.0
-        self._same: list[Delivered] = []
+        self._same: dict[str, Delivered] = {}
         self._finished: dict[VersionKey, None] = {}
         self._dirty: set[VersionKey] = set()
         self._started_at: dict[VersionKey, float] = {}
@@ -66,6 +68,19 @@ class Delivery:
     def pending(self) -> int:
         """How many whole files wait for the next barrier."""
         return len(self._pending)
+
+    def waits(self, key: VersionKey) -> bool:
+        """True when the version is whole and waits for the next barrier."""
+        return key in self._pending
+
+    def ends(self, key: VersionKey) -> bool:
+        """True when the version was finished, in whatever way, since the last barrier."""
+        return key in self._pending or key in self._finished
+
+    @property
+    def ended(self) -> Iterable[VersionKey]:
+        """The versions that were finished since the last barrier."""
+        return [*self._pending, *self._finished]
 
     def due(self, now: float, *, idle: bool) -> bool:
         """True when finished files should wait no longer."""
@@ -79,16 +94,14 @@ class Delivery:
 
     def is_finished(self, key: VersionKey, chunk: Chunk, path: str) -> bool:
         """True when a chunk belongs to a version that was dealt with before."""
-        if key in self._pending or key in self._finished:
-            return True
         if chunk.hash_name is HashName.BLAKE3:
-            return self._ledger.is_finished(key)
+            return self.ends(key) or self._ledger.is_finished(key)
         # v1 has no id: the same content may come again after another, and is a new version then.
-        current = self._ledger.current(path)
+        current = self.newest_known(path)
         if current is None:
             return False
         if current.key == key:
-            return self._sink.stands(path, current.size)
+            return key in self._pending or self._sink.stands(path, current.size)
         newest = current.order.mtime_ns
         if current.order.src is not None or chunk.mtime_ns is None or newest is None:
             return False
@@ -115,18 +128,18 @@ class Delivery:
             self._refuse(version, path, record)
             return False
         delivered = Delivered(key, path, size, version.digest or b"", version.order)
-        if self._was_published(version, delivered):
-            self._same.append(delivered)
-            self.supersede(version, "it was delivered just before the program was killed")
-            return True
         current = self.newest_known(path)
         if current is not None and not is_newer(version.order, current.order):
             self.supersede(version, "a newer version is there already")
             return False
+        if self._was_published(version, delivered):
+            self._same[path] = delivered
+            self.supersede(version, "it was delivered just before the program was killed")
+            return True
         if current is not None and is_conflict(version.order, current.order):
             self._events(Note(f"{path}: two uploaders send this path; the later one is kept"))
         if current is not None and self._is_same(current, delivered):
-            self._same.append(delivered)
+            self._same[path] = delivered
             self.supersede(version, "the same content is there already")
             return True
         if not self._pending:
@@ -140,6 +153,12 @@ class Delivery:
         """The version is not delivered; ``reason`` says why."""
         self.give_up(version.key)
         self._events(FileSuperseded(final_path(version), reason))
+
+    def drop(self, key: VersionKey) -> None:
+        """Somebody else finished the version; bytes that cannot be removed now are at the next start."""
+        with suppress(StorageError):
+            self._sink.discard(key)
+        self._end(key)
 
     def give_up(self, key: VersionKey) -> None:
         """Forget the version's bytes, and remember never to take it up again."""
@@ -157,10 +176,13 @@ class Delivery:
         self._verifier.forget(key)
         self._dirty.discard(key)
 
-    def barrier(self, positions: Mapping[int, int], open_versions: Iterable[OpenVersion]) -> None:
-        """Make everything finished visible, and everything received durable."""
-        kept_open = list(open_versions)
-        delivered = self._until_stored(lambda: self._publish(positions, kept_open))
+    def barrier(self, positions: Mapping[int, int], open_versions: Callable[[], Iterable[OpenVersion]]) -> None:
+        """
+        Make everything finished visible, and everything received durable.
+
+        Both arguments are looked at anew with each try: partitions may go away while it waits for room.
+        """
+        delivered = self._until_stored(lambda: self._publish(positions, list(open_versions())))
         now = self._clock.monotonic()
         for done in delivered:
             self.totals.files += 1
@@ -169,28 +191,23 @@ class Delivery:
             self._events(FileDelivered(done.path, done.size, seconds, done.digest.hex()))
 
     def _publish(self, positions: Mapping[int, int], open_versions: list[OpenVersion]) -> list[Delivered]:
-        pending = list(self._pending.values())
         self._sink.sync([*self._pending, *self._dirty])
-        failed = self._sink.publish([publication for _, publication in pending])
+        failed = self._sink.publish([publication for _, publication in self._pending.values()])
         for key, error in failed.items():
             self._sink.set_aside(key, error.message)
+            self._never(key, error)
         delivered = [
             Delivered(version.key, p.path, p.size, version.digest or b"", version.order)
-            for version, p in pending
-            if version.key not in failed
+            for version, p in self._pending.values()
         ]
         self._ledger.barrier(
             Barrier(
                 positions=positions,
-                delivered=[*self._same, *delivered],
-                finished=[*self._finished, *failed],
+                delivered=[*self._same.values(), *delivered],
+                finished=list(self._finished),
                 open=open_versions,
             )
         )
-        for key, error in failed.items():
-            self.totals.quarantined += 1
-            self.totals.failed += 1
-            self._events(FileFailed(self._pending[key][1].path, error.message, retry=False, hint=error.hint))
         self._pending.clear()
         self._pending_paths.clear()
         self._pending_bytes = 0
@@ -199,10 +216,22 @@ class Delivery:
         self._dirty.clear()
         return delivered
 
+    def _never(self, key: VersionKey, error: OpenMSIStreamError) -> None:
+        """The destination can never take this version under its name."""
+        _, publication = self._pending.pop(key)
+        if self._pending_paths[publication.path] == key:
+            del self._pending_paths[publication.path]
+        self._end(key)
+        self.totals.quarantined += 1
+        self.totals.failed += 1
+        self._events(FileFailed(publication.path, error.message, retry=False, hint=error.hint))
+
     def _was_published(self, version: OpenVersion, delivered: Delivered) -> bool:
         """True when a kill came between giving the file its name and writing the ledger."""
         if all(first >= self._doubtful.get(p, 0) for p, first in version.first_offsets.items()):
             return False
+        if delivered.path in self._pending_paths:
+            return False  # what is there now is replaced at the next barrier
         path, size, digest = delivered.path, delivered.size, delivered.digest
         return self._until_stored(lambda: self._sink.holds(path, size, version.hash_name, digest))
 
@@ -210,7 +239,7 @@ class Delivery:
         """The newest version of a path: delivered, or waiting for the barrier."""
         key = self._pending_paths.get(path)
         if key is None:
-            return self._ledger.current(path)
+            return self._same.get(path) or self._ledger.current(path)
         version, publication = self._pending[key]
         return Delivered(key, path, publication.size, version.digest or b"", version.order)
 

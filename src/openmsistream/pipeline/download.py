@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from openmsistream.core.assembly import Assembly, Verb
+from openmsistream.core.assembly import Assembly, OpenVersion, Verb
 from openmsistream.core.chunk import Chunk
 from openmsistream.core.events import Alive, FileProgress, FileStarted, FileSuperseded, ProgramStopped, Status
 from openmsistream.core.paths import check_relative
@@ -23,7 +23,7 @@ from openmsistream.core.wire.v1 import delivered_name
 from openmsistream.errors import OpenMSIStreamError, ProtocolError, UnavailableError
 from openmsistream.pipeline.delivery import BarrierSettings, Delivery
 from openmsistream.pipeline.partitions import Partitions
-from openmsistream.pipeline.patience import UntilStored
+from openmsistream.pipeline.patience import TakenAwayError, UntilStored
 from openmsistream.pipeline.runner import Control, Every, Totals
 from openmsistream.ports import Clock, Consumer, DownloadLedger, Events, Record, Sink
 
@@ -134,9 +134,7 @@ class Download:
         record = meanwhile.pop(0) if meanwhile else self._consumer.poll(POLL_SECONDS)
         now = self._clock.monotonic()
         if record is not None:
-            self._handle(record)
-            self._partitions.positions[record.partition] = record.offset + 1
-            self._moved = True
+            self._take(record)
             now = self._last_record = self._clock.monotonic()
         if self._delivery.due(now, idle=record is None) or (self._moved and self._checkpoint.due(now)):
             self._barrier(wait=False)
@@ -154,6 +152,18 @@ class Download:
 
     # -- one record -----------------------------------------------------------------------------------------
 
+    def _take(self, record: Record) -> None:
+        """Handle a record; it counts as handled only when its partition was ours all the time."""
+        assignment = self._partitions.assignment(record.partition)
+        if assignment is None:
+            return
+        self._until_stored.taken_away = lambda: self._partitions.assignment(record.partition) is not assignment
+        with suppress(TakenAwayError):
+            self._handle(record)
+            self._partitions.positions[record.partition] = record.offset + 1
+            self._moved = True
+        self._until_stored.taken_away = None
+
     def _handle(self, record: Record) -> None:
         try:
             chunk = decode_record(record.value, record.headers)
@@ -168,6 +178,8 @@ class Download:
             return
         if key not in self._assembly and self._delivery.is_finished(key, chunk, path):
             return
+        if self._delivery.waits(key):
+            self._barrier(wait=False)  # its bytes get their name before the same version is written anew
         self._assemble(record, chunk, key, path)
 
     def _count(self, size: int, *, handled: bool) -> None:
@@ -226,7 +238,7 @@ class Download:
         self._in_barrier = True
         positions = self._partitions.positions
         try:
-            self._delivery.barrier(positions, [*self._assembly.versions(), *self._partitions.unclaimed])
+            self._delivery.barrier(positions, self._kept_open)
         finally:
             self._in_barrier = False
         self._moved = False
@@ -235,11 +247,17 @@ class Download:
                 {p: watermark(at, self._assembly.first_offsets(p)) for p, at in positions.items()}, wait=wait
             )
 
+    def _kept_open(self) -> list[OpenVersion]:
+        self._partitions.forget(self._delivery.ended)
+        return [*self._assembly.versions(), *(v for v in self._partitions.unclaimed if v.key not in self._assembly)]
+
     # -- partitions come and go -------------------------------------------------------------------------------
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """Where to start each partition: where the ledger stopped, else where the group did."""
-        starts, restored = self._partitions.claim(partitions, self._delivery.give_up)
+        starts, restored = self._partitions.claim(
+            partitions, self._delivery.drop, lambda key: key in self._assembly or self._delivery.ends(key)
+        )
         for version in restored:
             self._assembly.restore(version)
         self._assigned_once = True
@@ -248,12 +266,14 @@ class Download:
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """Finish what can be finished, commit it, and lay aside what is open in these partitions."""
-        if not lost:
+        # Within a record, bytes count as received that are not written yet.
+        if not lost and self._until_stored.taken_away is None:
             with suppress(OpenMSIStreamError):
                 self._barrier(wait=True)
         gone = set(partitions)
-        here = {v.key: v for v in self._assembly.versions() if v.first_offsets.keys() <= gone}
-        for key in here:
+        meanwhile = self._until_stored.read_meanwhile
+        meanwhile[:] = [record for record in meanwhile if record.partition not in gone]
+        for key in [v.key for v in self._assembly.versions() if v.first_offsets.keys() <= gone]:
             self._assembly.close(key)
             self._delivery.lay_aside(key)
-        self._partitions.release(gone, here, lost=lost)
+        self._partitions.release(gone)

@@ -6,7 +6,7 @@ committed watermark. This module decides between them. It knows ledger, sink and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from openmsistream.core.assembly import OpenVersion
 from openmsistream.core.events import Gap, Note
@@ -29,6 +29,7 @@ class Partitions:
         self._topic, self._consumer, self._sink, self._ledger, self._events = topic, consumer, sink, ledger, events
         self._unclaimed: dict[VersionKey, OpenVersion] | None = None
         self._without_bytes: set[VersionKey] = set()
+        self._owned: dict[int, object] = {}
         self.positions: dict[int, int] = {}
         self.doubtful: dict[int, int] = {}
 
@@ -37,8 +38,15 @@ class Partitions:
         """Versions that the ledger holds as open, of partitions that are not ours now; it is to keep them."""
         return (self._unclaimed or {}).values()
 
+    def assignment(self, partition: int) -> object | None:
+        """What tells this assignment of a partition from an earlier one; None when it is not ours."""
+        return self._owned.get(partition)
+
     def claim(
-        self, partitions: Sequence[int], discard: Callable[[VersionKey], None]
+        self,
+        partitions: Sequence[int],
+        discard: Callable[[VersionKey], None],
+        is_known: Callable[[VersionKey], bool],
     ) -> tuple[dict[int, int | None], list[OpenVersion]]:
         """
         These partitions are ours now.
@@ -46,6 +54,7 @@ class Partitions:
         Args:
             partitions: Their numbers.
             discard: Called with versions that somebody else finished meanwhile.
+            is_known: True for versions that are in hand, or were finished since the last barrier.
 
         Returns:
             Where to start each (None: ``auto.offset.reset`` decides), and the open versions to go on with.
@@ -53,6 +62,7 @@ class Partitions:
         if self._unclaimed is None:
             self._unclaimed = {version.key: version for version in self._ledger.open_versions()}
             self._without_bytes = self._unclaimed.keys() - self._sink.restore(self._unclaimed)
+        self._owned.update({partition: object() for partition in partitions})
         starts = {partition: self._start(partition) for partition in partitions}
         restored = []
         for key, version in list(self._unclaimed.items()):
@@ -60,23 +70,34 @@ class Partitions:
             if not ours:
                 continue
             del self._unclaimed[key]
+            if is_known(key):
+                continue
             if not all(self._holds_up_to(partition, starts[partition]) for partition in ours):
                 discard(key)
             elif key in self._without_bytes and version.received.total:
                 # Its partial file is gone: read its records again, from the first one on.
                 for partition in ours:
-                    starts[partition] = min(starts[partition] or 0, version.first_offsets[partition])
+                    first = max(version.first_offsets[partition], self._consumer.bounds(partition)[0])
+                    starts[partition] = min(starts[partition] or 0, first)
             else:
                 restored.append(version)
         self.positions.update({partition: start for partition, start in starts.items() if start is not None})
         return starts, restored
 
-    def release(self, partitions: Iterable[int], open_here: Mapping[VersionKey, OpenVersion], *, lost: bool) -> None:
-        """These partitions are no longer ours; ``open_here`` is as the ledger has it, unless they were lost."""
-        for partition in partitions:
+    def release(self, partitions: Iterable[int]) -> None:
+        """These partitions are no longer ours; the ledger keeps what it has of them."""
+        gone = set(partitions)
+        for partition in gone:
             self.positions.pop(partition, None)
-        if not lost and self._unclaimed is not None:
-            self._unclaimed.update(open_here)
+            self._owned.pop(partition, None)
+        if self._unclaimed is not None:
+            # As the ledger has them: its position and the versions open below that belong together.
+            self._unclaimed.update({v.key: v for v in self._ledger.open_versions() if v.first_offsets.keys() <= gone})
+
+    def forget(self, keys: Iterable[VersionKey]) -> None:
+        """These versions are finished after all."""
+        for key in keys:
+            (self._unclaimed or {}).pop(key, None)
 
     def _holds_up_to(self, partition: int, start: int | None) -> bool:
         """True when our open versions hold every chunk below ``start``; else somebody else went on, and ended them."""

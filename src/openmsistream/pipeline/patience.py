@@ -18,12 +18,23 @@ RETRY_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
+class TakenAwayError(Exception):
+    """The partition of the record being handled is not ours any more: who has it now reads the record again."""
+
+
 class UntilStored:
-    """Does what writes to the destination, until it worked."""
+    """
+    Does what writes to the destination, until it worked.
+
+    Attributes:
+        read_meanwhile: Records that were handed out while it waited; they are to be handled next.
+        taken_away: Says whether the work has no sense any more; None while no record is being handled.
+    """
 
     def __init__(self, consumer: Consumer, control: Control, events: Events) -> None:
         self._consumer, self._control, self._events = consumer, control, events
         self.read_meanwhile: list[Record] = []
+        self.taken_away: Callable[[], bool] | None = None
 
     def __call__(self, action: Callable[[], Result]) -> Result:
         """
@@ -31,6 +42,7 @@ class UntilStored:
 
         Raises:
             StorageError: The program was asked to stop meanwhile.
+            TakenAwayError: The partition of the record being handled went away meanwhile.
         """
         paused = False
         while True:
@@ -46,6 +58,9 @@ class UntilStored:
                 record = self._consumer.poll(RETRY_SECONDS)
                 if record is not None:
                     self.read_meanwhile.append(record)
+                if self.taken_away is not None and self.taken_away():
+                    self._consumer.resume()
+                    raise TakenAwayError from error
             else:
                 if paused:
                     self._consumer.resume()

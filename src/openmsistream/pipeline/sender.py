@@ -281,7 +281,7 @@ class Sender:
         if again:
             delay = 0.0 if quietly else RETRY_SECONDS[min(tries, len(RETRY_SECONDS)) - 1]
             self._retry_at[path] = self._clock.monotonic() + delay
-        if quietly:
+        if quietly and again:
             return
         if not again:
             self.totals.failed += 1

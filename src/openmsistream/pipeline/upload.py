@@ -178,8 +178,12 @@ class _Watching:
             return
         due = self._settler.next_due()
         wait = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due - self._clock.monotonic()))
+        before = self._clock.monotonic()
         self._watcher.wait(max(wait, LOOK_SECONDS))
-        self._sender.await_acknowledgements(0)
+        # A hint ends the wait at once, and hints are taken only every LOOK_SECONDS: without this rest, a file that
+        # is being written all the time would keep a whole core busy.
+        hinted = self._clock.monotonic() - before < LOOK_SECONDS
+        self._sender.await_acknowledgements(LOOK_SECONDS if hinted else 0)
 
     # -- noticing -------------------------------------------------------------------------------------------
 

@@ -100,7 +100,10 @@ class FolderSink:
             if together and sync_everything_on_the_disk_of(self._folder_fd):
                 return
             for key in wanted:
-                sync_data(self._file(key, create=True))
+                # Not there: renamed in a barrier that failed behind that and is made again. An empty one made here
+                # would be renamed over the file.
+                with suppress(FileNotFoundError):
+                    sync_data(self._file(key, create=False))
 
     def publish(self, publications: Sequence[Publication]) -> dict[VersionKey, OpenMSIStreamError]:
         """Make versions appear under their final names, each whole or not at all."""

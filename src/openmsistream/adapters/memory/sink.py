@@ -33,6 +33,7 @@ class MemorySink:
     full: bool = False
     _partial: dict[VersionKey, bytearray] = field(default_factory=dict)
     _synced: dict[VersionKey, bytes] = field(default_factory=dict)
+    _unsafe: set[str] = field(default_factory=set)
 
     def write(self, key: VersionKey, offset: int, data: Buffer) -> None:
         """Keep bytes of an open version."""
@@ -67,7 +68,9 @@ class MemorySink:
                 continue
             if key in self._partial:
                 self.files[path] = bytes(self._partial.pop(key))
-                self._synced.pop(key, None)
+                self._unsafe.discard(path)
+                if self._synced.pop(key, None) != self.files[path]:
+                    self._unsafe.add(path)
                 self.published.append(publication)
             elif not self.stands(path, publication.size):
                 raise StorageError(f"{path}: there are no bytes to publish")
@@ -113,8 +116,13 @@ class MemorySink:
         """Nothing is held."""
 
     def power_cut(self) -> None:
-        """Lose every byte of an open version that was not synced; names that were published stay."""
-        self._partial = {key: bytearray(content) for key, content in self._synced.items()}
+        """Lose what was not synced: it reads as zeros, in open versions and in files that were published too early."""
+        for key, content in self._partial.items():
+            safe = self._synced.get(key, b"")
+            content[:] = safe + bytes(len(content) - len(safe))
+        for path in self._unsafe:
+            self.files[path] = bytes(len(self.files[path]))
+        self._unsafe.clear()
 
     def _refuse_when_full(self) -> None:
         if self.full:

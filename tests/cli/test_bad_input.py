@@ -1,0 +1,490 @@
+"""What a user gets who types something wrong: one clear line, what to try, the right exit code, never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openmsistream.local.broker import LocalBroker
+from openmsistream.local.topics import create_topic
+from tests.conftest import MakeTopic
+from tests.faults.support import Program, config, environment, eventually, fill, produce, tree
+
+OK, ERROR, USAGE = 0, 1, 2
+NOBODY = 65_534
+PASSWORD = "Sup3r-s3cret-pa55word"
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX names, rights and signals")
+as_root = pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="takes rights away, which only root can do here"
+)
+
+
+def run(*words: object, seconds: float = 60, **more: object) -> subprocess.CompletedProcess[str]:
+    """Type ``openmsistream WORDS`` and wait for its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "openmsistream", *map(str, words)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        stdin=subprocess.DEVNULL,
+        timeout=seconds,
+        check=False,
+        **{"env": environment(), **more},  # type: ignore[call-overload]
+    )
+
+
+def start(*words: object, **more: object) -> Program:
+    """Type ``openmsistream WORDS`` and do not wait."""
+    return Program([sys.executable, "-m", "openmsistream", *map(str, words)], **more)
+
+
+def one_error(done: subprocess.CompletedProcess[str]) -> str:
+    """The error a program ended with: exactly one such line, at most one hint behind it, and nothing else."""
+    lines = done.stderr.splitlines()
+    assert done.returncode == ERROR, done.stderr
+    assert len(lines) in {1, 2}, done.stderr
+    assert lines[0].startswith("Error: ")
+    assert all(line.startswith("Try:   ") for line in lines[1:])
+    assert not lines[0].endswith(".")
+    return lines[0]
+
+
+def one_usage_error(done: subprocess.CompletedProcess[str]) -> str:
+    """What a mistake in the command line itself is answered with: one line, exit code 2."""
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == USAGE
+    assert ": error: " in line
+    assert done.stdout == ""
+    return line
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one file."""
+    fill(tmp_path / "data", {"scan.dat": 1000})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, broker: LocalBroker) -> Path:
+    """A config file for the broker."""
+    return config(tmp_path, broker.bootstrap)
+
+
+@contextlib.contextmanager
+def nobody_answers() -> Iterator[str]:
+    """An address where connections are refused."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, nobody answers
+        yield "127.0.0.1:{}".format(reserved.getsockname()[1])
+
+
+# -- the command line itself ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["watch", "missing folder"], "'missing folder' is not an existing folder"),
+        (["watch", "data/scan.dat"], "'data/scan.dat' is a file, not a folder"),
+        (["upload", "missing.dat"], "'missing.dat' is not an existing file"),
+        (["upload", "data"], "'data' is a folder, not a file"),
+        (["upload", "dangling"], "'dangling' is not an existing file"),
+        (["download", "data/scan.dat"], "'data/scan.dat' is a file, not a folder"),
+        (["watch", "data", "--chunk-size", "many"], "'many' is not a whole number"),
+        (["watch", "data", "--upload-regex", "(("], "is not a valid regular expression"),
+        (["watch", "data", "--topic-name", "a topic"], "'a topic'"),
+        (["watch", "data", "--chunk-sise", "5"], "did you mean --chunk-size?"),
+        (["watch"], "FOLDER"),
+        (["wach", "data"], "wach"),
+        ([], "COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_the_command_line_is_answered_in_one_line(folder: Path, words: list[str], said: str) -> None:
+    """It names the value and what is wrong with it, and the exit code is 2."""
+    (folder.parent / "dangling").symlink_to("nowhere")
+
+    assert said in one_usage_error(run(*words, cwd=folder.parent))
+
+
+@pytest.mark.parametrize("script", ["DataFileUploadDirectory", "UploadDataFile", "DataFileDownloadDirectory"])
+def test_the_scripts_of_1x_answer_a_mistake_under_their_own_name(script: str) -> None:
+    """The line begins with the name that was typed."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(script)), "--chunk_sise", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert one_usage_error(done).startswith(f"{script}: error: ")
+
+
+# -- the config file --------------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_config_file_that_is_not_there_is_named(folder: Path) -> None:
+    """The name that was typed stands in the error."""
+    assert "nowhere.config" in one_error(run("upload", folder / "scan.dat", "--config", "nowhere.config"))
+
+
+def test_a_key_that_does_not_exist_is_named_with_file_section_and_line(folder: Path, tmp_path: Path) -> None:
+    """A typing error in a librdkafka key is found before anything is sent."""
+    path = write(
+        tmp_path / "typo.config", "[broker]\nbootstrap.servers = 127.0.0.1:1\n[producer]\nbatch.sise = 1000\n"
+    )
+
+    error = one_error(run("upload", folder / "scan.dat", "--config", path))
+
+    assert f"{path} [producer] batch.sise (line 4)" in error
+
+
+def test_a_value_that_librdkafka_refuses_is_named_with_file_section_and_line(folder: Path, tmp_path: Path) -> None:
+    """The same for a value that is out of range."""
+    path = write(
+        tmp_path / "range.config", "[broker]\nbootstrap.servers = 127.0.0.1:1\n\n[producer]\nbatch.size = -7\n"
+    )
+
+    error = one_error(run("upload", folder / "scan.dat", "--config", path))
+
+    assert f"{path} [producer] batch.size (line 5)" in error
+
+
+def test_a_missing_environment_variable_is_named(folder: Path, tmp_path: Path) -> None:
+    """With the place that names it, and how to set it."""
+    path = write(tmp_path / "env.config", "[broker]\nbootstrap.servers = $LAB_KAFKA_ADDRESS\n")
+
+    done = run("watch", folder, "--config", path)
+
+    assert f"{path} [broker] bootstrap.servers (line 2)" in one_error(done)
+    assert "LAB_KAFKA_ADDRESS is not set" in done.stderr
+    assert "export LAB_KAFKA_ADDRESS=" in done.stderr
+
+
+def test_a_config_file_without_an_address_says_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    """``bootstrap.servers`` is named."""
+    path = write(tmp_path / "empty.config", "[producer]\nacks = all\n")
+
+    assert "bootstrap.servers" in one_error(run("upload", folder / "scan.dat", "--config", path))
+
+
+# -- topic and broker --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["watch", "upload", "download"])
+def test_a_topic_that_does_not_exist_is_named(folder: Path, lab: Path, command: str) -> None:
+    """With the address that was asked, and what to try; nothing is made."""
+    place = {"watch": folder, "upload": folder / "scan.dat", "download": folder.parent / "out"}[command]
+
+    done = run(command, place, "--config", lab, "--topic-name", "no-such-topic", "--state-dir", folder.parent / "s")
+
+    assert "topic 'no-such-topic' does not exist on 127.0.0.1:" in one_error(done)
+    assert "create it first" in done.stderr
+
+
+def test_a_compacted_topic_is_refused_with_the_command_that_changes_it(
+    folder: Path, lab: Path, topic: MakeTopic
+) -> None:
+    """Kafka would remove parts of files from it."""
+    name = topic(cleanup_policy="compact")
+
+    done = run("upload", folder / "scan.dat", "--config", lab, "--topic-name", name)
+
+    assert "cleanup.policy=compact" in one_error(done)
+    assert "kafka-configs.sh" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["upload"], ["watch", "--once"], ["download", "--until-idle", "1"]], ids=" ".join)
+def test_a_program_that_ends_by_itself_gives_up_when_no_broker_answers(
+    folder: Path, tmp_path: Path, words: list[str]
+) -> None:
+    """After half a minute, with the address and the place in the config file where it stands."""
+    command, *options = words
+    place = {"watch": folder, "upload": folder / "scan.dat", "download": tmp_path / "out"}[command]
+    with nobody_answers() as address:
+        path = config(tmp_path, address)
+        done = run(command, place, *options, "--config", path, "--state-dir", tmp_path / "state", seconds=90)
+
+    assert f"no Kafka broker answers at {address}" in one_error(done)
+    assert f"{path} [broker] bootstrap.servers" in done.stderr
+    assert done.stdout.count("does not answer") == 1
+
+
+@pytest.mark.parametrize("command", ["watch", "download"])
+def test_a_program_that_runs_for_ever_waits_for_its_broker_and_can_be_ended(
+    folder: Path, tmp_path: Path, command: str
+) -> None:
+    """It says once that it waits; ``q`` ends it."""
+    with nobody_answers() as address:
+        path = config(tmp_path, address)
+        with start(command, folder, "--config", path, "--state-dir", tmp_path / "state") as program:
+            program.until(lambda: "does not answer, waiting" in program.stdout, "it says that it waits")
+            code = program.quit(30)
+
+    assert code == ERROR
+    assert program.stdout.count("does not answer") == 1
+    assert program.stderr.count("Error:") == 1
+    assert "Traceback" not in program.stderr
+
+
+def test_a_broker_that_dies_in_the_middle_makes_an_upload_end_with_a_reason(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    """``UploadDataFile`` ends with code 1 and says that the broker did not take everything; it never ends with 0."""
+    assert create_topic(own_broker.bootstrap, "xrd")
+    fill(tmp_path / "data", {"big.bin": 60_000_000})
+    path = config(tmp_path, own_broker.bootstrap, producer="message.timeout.ms = 3000")
+    script = str(Path(sys.executable).with_name("UploadDataFile"))
+    words = ["--config", str(path), "--topic_name", "xrd", "--chunk_size", "16384", "--json"]
+    with Program([script, str(tmp_path / "data/big.bin"), *words]) as upload:
+        upload.until_event("file_progress")
+        own_broker.kill()
+        assert upload.wait() == ERROR
+
+    lines = upload.stderr.splitlines()
+    assert sum(line.startswith("Error: ") for line in lines) == 1
+    assert len(lines) <= 2
+    assert "xrd" in upload.stderr
+    assert upload.of("file_sent") == []
+
+
+# -- files and folders ------------------------------------------------------------------------------------------
+
+
+def drop_rights() -> None:
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+
+
+@contextlib.contextmanager
+def open_to_all(path: Path) -> Iterator[None]:
+    """Let other users reach a folder below folders that are private."""
+    before = {one: stat.S_IMODE(one.stat().st_mode) for one in path.parents if str(one).startswith("/tmp/")}
+    for one, mode in before.items():
+        one.chmod(mode | 0o055)
+    yield
+    for one, mode in before.items():
+        one.chmod(mode)
+
+
+def can_run_here_as_nobody() -> bool:
+    """True when another user can start this Python and import this package."""
+    tried = subprocess.run(
+        [sys.executable, "-c", "import openmsistream"],
+        preexec_fn=drop_rights,
+        cwd="/",
+        capture_output=True,
+        check=False,
+    )
+    return tried.returncode == 0
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> Iterator[Path]:
+    """A folder that belongs to the user ``nobody``; skips where that user cannot run Python."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    place = tmp_path / "nobody"
+    place.mkdir()
+    os.chown(place, NOBODY, NOBODY)
+    with open_to_all(place):
+        if not can_run_here_as_nobody():
+            pytest.skip("the user nobody cannot read this Python installation")
+        yield place
+
+
+def test_a_file_without_the_right_to_read_it_is_named(nobody: Path, lab: Path, topic: MakeTopic) -> None:
+    """With the right that is missing, as the hint."""
+    fill(nobody, {"secret.dat": 10})
+    (nobody / "secret.dat").chmod(0o600)
+    lab.chmod(0o644)
+
+    done = run(
+        "upload", nobody / "secret.dat", "--config", lab, "--topic-name", topic(), cwd="/", preexec_fn=drop_rights
+    )
+
+    assert "secret.dat: it cannot be read: Permission denied" in one_error(done)
+    assert "the right to read" in done.stderr
+
+
+def test_an_output_folder_without_the_right_to_write_is_named(nobody: Path, lab: Path, topic: MakeTopic) -> None:
+    """With the right that is missing, as the hint."""
+    (nobody / "out").mkdir(mode=0o755)
+    lab.chmod(0o644)
+
+    done = run("download", nobody / "out", "--config", lab, "--topic-name", topic(), cwd="/", preexec_fn=drop_rights)
+
+    assert f"{nobody / 'out'}: the output folder cannot be written: Permission denied" in one_error(done)
+
+
+@as_root
+def test_an_output_folder_on_a_read_only_disk_is_named(tmp_path: Path, lab: Path, topic: MakeTopic) -> None:
+    """The error says read-only, not something about a database."""
+    out = tmp_path / "out"
+    out.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(out)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting is not permitted here")
+    try:
+        done = run("download", out, "--config", lab, "--topic-name", topic())
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+
+    assert f"{out}: the output folder cannot be written: Read-only file system" in one_error(done)
+
+
+def test_files_that_cannot_be_read_do_not_keep_once_from_ending(
+    nobody: Path, lab: Path, topic: MakeTopic, broker: LocalBroker
+) -> None:
+    """``--once`` sends the rest, tries again, names the file, and ends with a non-zero code."""
+    name = topic()
+    fill(nobody / "data", {"a.dat": 10, "secret.dat": 10, "z.dat": 10})
+    (nobody / "data" / "secret.dat").chmod(0o600)
+    lab.chmod(0o644)
+    words = ("--once", "--watchdog-lag-time", 0, "--state-dir", nobody / "state", "--json")
+    with start(
+        "watch", nobody / "data", "--config", lab, "--topic-name", name, *words, cwd="/", preexec_fn=drop_rights
+    ) as program:
+        code = program.wait(60)
+
+    assert code == ERROR
+    assert sorted(program.paths("file_sent")) == ["a.dat", "z.dat"]
+    assert set(program.paths("file_failed")) == {"secret.dat"}
+    assert "secret.dat" in program.stderr
+
+
+def test_the_ledger_may_not_stand_in_the_watched_folder(folder: Path, lab: Path, topic: MakeTopic) -> None:
+    """Nothing of ours stands in a folder that is watched."""
+    done = run("watch", folder, "--config", lab, "--topic-name", topic(), "--state-dir", folder / "state")
+
+    assert "lies in the watched folder" in one_error(done)
+    assert tree(folder).keys() == {b"scan.dat"}
+
+
+def test_a_watched_folder_that_vanishes_is_told_once_and_taken_up_again(
+    folder: Path, lab: Path, topic: MakeTopic
+) -> None:
+    """A share that is unmounted for a while: one line, nothing taken as deleted, and it goes on."""
+    away = folder.with_name("away")
+    words = ("--watchdog-lag-time", 0, "--scan-seconds", 0.2, "--state-dir", folder.parent / "state", "--json")
+    with start("watch", folder, "--upload-existing", "--config", lab, "--topic-name", topic(), *words) as program:
+        program.until_event("file_sent", path="scan.dat")
+        folder.rename(away)
+        program.until(lambda: [e for e in program.of("note") if "cannot be listed" in e["text"]], "it says so")
+        fill(away, {"meanwhile.dat": 10})
+        away.rename(folder)
+        program.until_event("file_sent", path="meanwhile.dat")
+        assert program.quit() == OK
+
+    assert program.paths("file_sent") == ["scan.dat", "meanwhile.dat"]
+    assert len([e for e in program.of("note") if "cannot be listed" in e["text"]]) == 1
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------
+
+
+def test_a_password_is_shown_nowhere(folder: Path, tmp_path: Path) -> None:
+    """Not on standard output or error, not in the log file, not in the list of processes, at any level."""
+    log = tmp_path / "all.log"
+    with nobody_answers() as address:
+        path = config(
+            tmp_path,
+            address,
+            broker=f"security.protocol = SASL_PLAINTEXT\nsasl.mechanism = PLAIN\nsasl.username = lab\n"
+            f"sasl.password = {PASSWORD}",
+        )
+        words = ("--logger-stream-level", "debug", "--logger-file-level", "debug", "--logger-file-path", log)
+        with start("watch", folder, "--config", path, "--state-dir", tmp_path / "state", *words) as program:
+            program.until(lambda: "does not answer" in program.stdout, "it waits for the broker")
+            seen = ""
+            if Path("/proc").is_dir():
+                seen = Path(f"/proc/{program.pid}/cmdline").read_text("utf-8")
+            program.quit(30)
+
+    assert "does not answer" in log.read_text("utf-8")
+    for text in (program.stdout, program.stderr, log.read_text("utf-8"), seen):
+        assert PASSWORD not in text
+
+
+def test_a_password_is_not_shown_by_an_error_about_its_own_line(folder: Path, tmp_path: Path) -> None:
+    """A value that librdkafka refuses, or a line that is no INI, is never repeated when it may be a secret."""
+    refused = write(
+        tmp_path / "one.config", f"[broker]\nbootstrap.servers = 127.0.0.1:1\nssl.key.pem = {PASSWORD}\n"
+    )
+    broken = write(tmp_path / "two.config", f"[broker]\nsasl.password\n  {PASSWORD}\n{PASSWORD}\n")
+    for path in (refused, broken):
+        done = run("upload", folder / "scan.dat", "--config", path)
+        assert PASSWORD not in one_error(done)
+        assert PASSWORD not in done.stderr + done.stdout
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_a_program_quietly(folder: Path, lab: Path, topic: MakeTopic) -> None:
+    """``openmsistream watch ... | head -1``: no traceback when the reader is gone."""
+    name = topic()
+    words = ["watch", str(folder), "--config", str(lab), "--topic-name", name, "--json", "--upload-existing"]
+    state = ["--state-dir", str(folder.parent / "state"), "--watchdog-lag-time", "0", "--scan-seconds", "0.2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "openmsistream", *words, *state],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "program_started" in process.stdout.readline()
+        process.stdout.close()
+        fill(folder, {"next.dat": 10})
+        eventually(lambda: process.poll() is not None, "it ended")
+        assert process.returncode == ERROR
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_garbage_on_the_topic_is_told_and_does_not_change_the_exit_code(
+    tmp_path: Path, lab: Path, topic: MakeTopic, broker: LocalBroker
+) -> None:
+    """A record that is no file is put aside, with a line that says where it came from."""
+    name = topic()
+    produce(broker.bootstrap, name, [(None, b"not a file")])
+
+    done = run("download", tmp_path / "out", "--config", lab, "--topic-name", name, "--until-idle", 1)
+
+    assert done.returncode == OK
+    assert f"put into quarantine: topic {name}, partition 0, offset 0: record is not a file chunk" in done.stdout
+
+
+@posix
+def test_a_second_signal_ends_a_program_that_waits_for_its_broker_at_once(folder: Path, tmp_path: Path) -> None:
+    """The exit code is that of the signal."""
+    with nobody_answers() as address:
+        path = config(tmp_path, address)
+        with start("watch", folder, "--config", path, "--state-dir", tmp_path / "state") as program:
+            program.until(lambda: "does not answer" in program.stdout, "it waits for the broker")
+            program.signal(signal.SIGINT)
+            program.signal(signal.SIGTERM)
+            assert program.wait(10) in {128 + signal.SIGTERM, 128 + signal.SIGINT, ERROR}

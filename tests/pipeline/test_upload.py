@@ -1,0 +1,444 @@
+"""The upload flow on fakes: one promise each. Time moves only when the flow waits."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from blake3 import blake3
+
+from openmsistream.adapters.memory import START_NS, FakeClock, MemoryFolder, MemoryProducer, MemoryTopic
+from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
+from openmsistream.core.assembly import Assembly
+from openmsistream.core.chunk import Chunk
+from openmsistream.core.events import FileFailed, FileSent, FileSkipped, Note, ScanDone
+from openmsistream.core.selection import Selection
+from openmsistream.core.settle import Stat
+from openmsistream.core.wire.recognise import decode_record
+from openmsistream.errors import UnavailableError
+from openmsistream.pipeline.runner import Control, Totals
+from openmsistream.pipeline.sender import Sender, SenderSettings
+from openmsistream.pipeline.sending import Wire
+from openmsistream.pipeline.upload import UploadSettings, upload_directory, upload_files
+from tests.pipeline.material import Told
+
+CHUNK = 4
+SENTENCE = b"the quick brown fox jumps"
+
+
+class Lab:
+    """A watched folder, a topic, and an uploader's ledger, which outlives the programs."""
+
+    def __init__(self, *, partitions: int = 1, wire: Wire = Wire.V2, chunk_bytes: int = CHUNK) -> None:
+        self.clock, self.told = FakeClock(), Told()
+        self.folder, self.topic = MemoryFolder(self.clock), MemoryTopic(partitions, clock=self.clock)
+        counter = itertools.count(1)
+        self.random = lambda size: next(counter).to_bytes(size, "big")
+        self.ledger = SqliteUploadLedger(":memory:", self.random)
+        self.wire, self.chunk_bytes = wire, chunk_bytes
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Start the program anew."""
+        self.control = Control()
+        self.producer = MemoryProducer(self.topic, clock=self.clock)
+        self.sender = Sender(
+            self.producer,
+            self.folder,
+            self.ledger,
+            self.clock,
+            self.random,
+            self.told,
+            SenderSettings(self.wire, self.chunk_bytes),
+        )
+
+    def run(self, seconds: float = 20.0, *, existing: bool = True, selection: str | None = None) -> Totals:
+        """Run the program for so many seconds of its clock."""
+        self.clock.at(self.clock.monotonic() + seconds, lambda: self.control.stop("end of the test"))
+        return upload_directory(
+            self.folder,
+            self.folder,
+            self.sender,
+            self.ledger,
+            Selection(selection),
+            self.clock,
+            self.told,
+            self.control,
+            UploadSettings(quiet_seconds=3.0, scan_seconds=5.0, upload_existing=existing, once=False),
+        )
+
+    def kill(self) -> None:
+        """The process ends without a word: what is queued and what is not committed is gone."""
+        self.ledger._db._connection.rollback()
+        self.told.events.clear()
+        self.prepare()
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """What is on the topic."""
+        return [decode_record(record.value) for record in self.topic.records()]
+
+    @property
+    def versions(self) -> dict[str, list[bytes]]:
+        """The whole versions on the topic, by path, as a consumer puts them together."""
+        assembly, contents = Assembly(), defaultdict(bytearray)
+        whole: dict[str, list[bytes]] = defaultdict(list)
+        for record in self.topic.records():
+            chunk = decode_record(record.value)
+            step = assembly.step(chunk, partition=record.partition, offset=record.offset, timestamp_ms=0)
+            assert not step.reason or step.verb.value != "refuse"
+            content = contents[chunk.version]
+            content.extend(bytes(max(0, chunk.offset - len(content))))
+            content[chunk.offset : chunk.offset + len(chunk.payload)] = chunk.payload
+            if step.complete and step.version is not None:
+                assembly.close(step.version.key)
+                assert len(chunk.version) > 16 or blake3(content).digest() == step.version.digest
+                whole[chunk.path].append(bytes(content))
+        return dict(whole)
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+def kill() -> None:
+    raise KilledError
+
+
+def in_use(lab: Lab) -> Lab:
+    """A laboratory whose program has had its first start."""
+    lab.run(1.0)
+    lab.kill()
+    return lab
+
+
+def test_a_file_is_sent_once_it_was_quiet_for_the_quiet_time(lab: Lab):
+    """Not before, and soon after."""
+    lab.clock.at(5.0, lambda: lab.folder.write("a", SENTENCE))
+
+    lab.run(20.0)
+
+    assert lab.versions == {"a": [SENTENCE]}
+    sent_at_s = (lab.topic.records()[0].timestamp_ms - START_NS // 10**6) / 1000
+    assert 8.0 <= sent_at_s < 9.0
+    assert [event.path for event in lab.told.of(FileSent)] == ["a"]
+
+
+def test_a_file_that_keeps_changing_waits_until_it_is_quiet(lab: Lab):
+    """Each change starts the quiet time anew; one version is sent, the last."""
+    for at, length in ((5.0, 5), (7.0, 12), (9.5, 25)):
+        lab.clock.at(at, lambda length=length: lab.folder.write("a", SENTENCE[:length]))  # type: ignore[misc]
+
+    lab.run(20.0)
+
+    assert lab.versions == {"a": [SENTENCE]}
+    assert (lab.topic.records()[0].timestamp_ms - START_NS // 10**6) / 1000 >= 12.5
+
+
+def test_a_folder_without_hints_is_found_by_scans(lab: Lab):
+    """A network share tells nothing; scans find new and changed files all the same."""
+    lab.folder.silent = True
+    lab.clock.at(2.0, lambda: lab.folder.write("run 1/a", b"one"))
+    lab.clock.at(21.0, lambda: lab.folder.write("run 1/a", b"two"))
+
+    lab.run(45.0)
+
+    assert lab.versions == {"run 1/a": [b"one", b"two"]}
+
+
+def test_a_file_that_vanishes_while_it_waits_is_forgotten(lab: Lab):
+    """No error: it was not ours to keep."""
+    lab.clock.at(5.0, lambda: lab.folder.write("a", SENTENCE))
+    lab.clock.at(6.0, lambda: lab.folder.remove("a"))
+
+    lab.run(20.0)
+
+    assert lab.topic.records() == []
+    assert not lab.told.of(FileFailed)
+
+
+def test_the_first_start_records_what_is_there_and_sends_only_what_comes(lab: Lab):
+    """Without --upload_existing, old files stay where they are, until they change."""
+    lab.folder.write("old", b"old")
+    lab.folder.write("older", b"older")
+    lab.clock.at(8.0, lambda: lab.folder.write("new", b"new"))
+    lab.clock.at(9.0, lambda: lab.folder.write("old", b"changed"))
+
+    lab.run(30.0, existing=False)
+
+    assert lab.versions == {"new": [b"new"], "old": [b"changed"]}
+    assert [event.recorded_only for event in lab.told.of(ScanDone)] == [2]
+
+
+def test_a_file_written_while_the_first_scan_runs_is_sent(lab: Lab):
+    """It is news, although the scan already finds it there."""
+    lab.folder.write("old", b"old")
+    start = lab.folder.start
+
+    def start_and_write() -> None:
+        start()
+        lab.folder.write("new", b"new")
+
+    lab.folder.start = start_and_write  # type: ignore[method-assign]
+    lab.run(10.0, existing=False)
+
+    assert lab.versions == {"new": [b"new"]}
+
+
+def test_a_kill_during_the_first_start_does_not_turn_old_files_into_new_ones(lab: Lab):
+    """The first start is over when its scan is durable."""
+    lab.folder.write("old", b"old")
+    lab.folder.unreadable.add("")
+    lab.run(2.0, existing=False)
+    lab.kill()
+    lab.folder.unreadable.clear()
+
+    lab.run(20.0, existing=False)
+
+    assert lab.topic.records() == []
+
+
+def test_a_touched_file_is_not_sent_again(lab: Lab):
+    """A new mtime with the same content costs a read, no record."""
+    lab.folder.write("a", SENTENCE)
+    lab.clock.at(10.0, lambda: lab.folder.touch("a"))
+
+    lab.run(30.0)
+
+    assert lab.versions == {"a": [SENTENCE]}
+    assert [event.path for event in lab.told.of(FileSkipped)] == ["a"]
+
+
+def test_nothing_is_sent_again_after_a_restart(lab: Lab):
+    """The ledger knows every version that was acknowledged."""
+    for number in range(20):
+        lab.folder.write(f"run/{number}", SENTENCE)
+    lab.run(20.0)
+    before = len(lab.topic.records())
+
+    lab.kill()
+    lab.folder.write("run/3", b"changed while it was off")
+    lab.run(20.0)
+
+    assert len(lab.topic.records()) == before + 6
+    assert lab.versions["run/3"] == [SENTENCE, b"changed while it was off"]
+
+
+def test_a_kill_in_the_middle_goes_on_at_the_acknowledged_chunk_with_the_same_id(lab: Lab):
+    """No chunk below the last progress in the ledger is sent twice."""
+    in_use(lab).folder.write("a", SENTENCE)
+    lab.producer.answers_per_poll = 1
+    take = lab.producer.poll
+
+    def poll(seconds: float) -> int:
+        """Three records arrive; then the broker is silent."""
+        lab.producer.stalled = len(lab.topic.records()) == 3
+        return take(seconds)
+
+    lab.producer.poll = poll  # type: ignore[method-assign]
+    lab.clock.at(10.0, kill)
+    with pytest.raises(KilledError):
+        lab.run(30.0)
+    assert len(lab.chunks) == 3
+    lab.kill()
+    lab.run(20.0)
+
+    assert lab.versions == {"a": [SENTENCE]}
+    assert len({chunk.version for chunk in lab.chunks}) == 1
+    assert [chunk.index for chunk in lab.chunks] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def interrupted(lab: Lab) -> Lab:
+    """A laboratory whose program was stopped after 3 of the 7 chunks of ``a``."""
+    in_use(lab).folder.write("a", SENTENCE)
+    lab.producer.fail_next(UnavailableError("no answer"), records=99)
+    lab.producer._failures.extendleft([(None, True)] * 3)  # type: ignore[list-item]
+    lab.run(4.0)
+    lab.kill()
+    assert len(lab.chunks) == 3
+    return lab
+
+
+def test_a_file_whose_beginning_changed_while_off_is_aborted_and_sent_as_a_new_version(lab: Lab):
+    """The same size and mtime do not make it the same: the prefix is hashed again."""
+    interrupted(lab)
+    stat = lab.folder.stat("a")
+    assert stat is not None
+    lab.folder.write("a", SENTENCE.swapcase(), mtime_ns=stat.mtime_ns)
+
+    lab.run(60.0)
+
+    old, new = dict.fromkeys(chunk.version for chunk in lab.chunks)
+    assert [chunk.version for chunk in lab.chunks if chunk.abort] == [old]
+    assert lab.versions == {"a": [SENTENCE.swapcase()]}
+    assert new != old
+
+
+def test_a_file_that_was_removed_while_off_is_aborted(lab: Lab):
+    """Consumers are told to discard what they have of it."""
+    interrupted(lab).folder.remove("a")
+
+    lab.run(20.0)
+
+    assert [chunk.abort is not None for chunk in lab.chunks] == [False, False, False, True]
+    assert lab.versions == {}
+
+
+def test_a_version_whose_first_chunk_left_the_topic_is_sent_anew(lab: Lab):
+    """Going on would be useless: nobody who comes later could put it together."""
+    interrupted(lab).topic.delete_before(0, 1)
+
+    lab.run(20.0)
+
+    assert lab.versions == {"a": [SENTENCE]}
+    assert lab.told.of(Note)
+
+
+def test_a_delivery_failure_is_reported_and_goes_on_where_it_was_acknowledged(lab: Lab):
+    """The file is whole in the end, with one id, and the ledger says so."""
+    in_use(lab).folder.write("a", SENTENCE)
+    lab.producer.fail_next(UnavailableError("no answer"), arrives=True)
+
+    lab.run(40.0)
+
+    assert [event.retry for event in lab.told.of(FileFailed)] == [True]
+    assert SENTENCE in lab.versions["a"]
+    known = lab.ledger.known("a")
+    assert known is not None
+    assert known.sent
+
+
+def test_a_lost_acknowledgement_in_the_middle_costs_repeated_chunks_only(lab: Lab):
+    """Chunks behind the lost one are sent again under the same id."""
+    in_use(lab).folder.write("a", SENTENCE)
+    lab.producer._failures.extend([(None, True)] * 2)  # type: ignore[list-item]
+    lab.producer.fail_next(UnavailableError("no answer"), arrives=True)
+
+    lab.run(40.0)
+
+    assert len({chunk.version for chunk in lab.chunks}) == 1
+    assert SENTENCE in lab.versions["a"]
+    assert sorted({chunk.index for chunk in lab.chunks}) == list(range(7))
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_tried_again(lab: Lab):
+    """Other files are not held up by it."""
+    in_use(lab).folder.write("locked", SENTENCE)
+    lab.folder.write("free", b"free")
+    lab.folder.unreadable.add("locked")
+    lab.clock.at(lab.clock.monotonic() + 12.0, lab.folder.unreadable.clear)
+
+    lab.run(60.0)
+
+    assert lab.versions == {"locked": [SENTENCE], "free": [b"free"]}
+    assert lab.told.of(FileFailed)[0].path == "locked"
+
+
+def test_a_file_that_changes_while_it_is_sent_is_aborted_and_sent_anew(lab: Lab):
+    """A version never mixes two contents."""
+    in_use(lab).folder.write("a", SENTENCE)
+    produce = lab.producer.produce
+
+    def produce_and_write(partition: int, key: bytes, value: Any, acknowledge: Any) -> bool:
+        lab.producer.produce = produce  # type: ignore[method-assign]
+        lab.folder.write("a", SENTENCE.upper())
+        return produce(partition, key, value, acknowledge)
+
+    lab.producer.produce = produce_and_write  # type: ignore[method-assign]
+    lab.run(60.0)
+
+    assert lab.versions == {"a": [SENTENCE.upper()]}
+    assert any(chunk.abort for chunk in lab.chunks)
+
+
+def test_the_ledger_says_sent_only_after_the_last_acknowledgement(lab: Lab):
+    """While the broker is silent, nothing counts as sent."""
+    in_use(lab).folder.write("a", SENTENCE)
+    lab.producer.stalled = True
+
+    lab.run(20.0)
+
+    assert lab.ledger.known("a") is None
+    assert not lab.told.of(FileSent)
+    assert [parked.path for parked in lab.ledger.open_versions()] == ["a"]
+
+
+def test_a_full_queue_holds_sending_up_and_loses_nothing(lab: Lab):
+    """Memory is bounded by the producer's queue."""
+    lab.producer = MemoryProducer(lab.topic, queue_bytes=600, clock=lab.clock)
+    lab.sender._producer = lab.producer
+    for number in range(10):
+        lab.folder.write(f"{number}", SENTENCE)
+
+    lab.run(20.0)
+
+    assert lab.versions == {f"{number}": [SENTENCE] for number in range(10)}
+
+
+def test_chunks_of_a_file_are_in_order_in_one_partition():
+    """Consumers need no more than one open file of a path."""
+    lab = Lab(partitions=4)
+    for number in range(12):
+        lab.folder.write(f"{number}", SENTENCE)
+
+    lab.run(20.0)
+
+    for number in range(12):
+        mine = [r for r in lab.topic.records() if r.key == f"{number}".encode()]
+        assert len({record.partition for record in mine}) == 1
+        assert [decode_record(record.value).index for record in mine] == list(range(7))
+    assert len({record.partition for record in lab.topic.records()}) > 1
+
+
+@pytest.mark.parametrize("wire", [Wire.V1_9, Wire.V1_10])
+def test_v1_is_written_in_the_form_of_1x(wire: Wire):
+    """Every chunk has the digest of the whole file, and a key of 1.x."""
+    lab = Lab(wire=wire)
+    lab.folder.write("run/a", SENTENCE)
+    lab.folder.write("empty", b"")
+
+    lab.run(20.0)
+
+    assert lab.versions == {"run/a": [SENTENCE], "empty": [b""]}
+    assert b"run_a_chunk_1_of_7" in [record.key for record in lab.topic.records()]
+
+
+def test_files_that_are_not_selected_stay_behind_with_the_reason(lab: Lab):
+    """A skipped file is an event."""
+    lab.folder.write("a.csv", b"a")
+    lab.folder.write(".hidden", b"h")
+
+    lab.run(20.0)
+
+    assert lab.versions == {"a.csv": [b"a"]}
+    assert [event.path for event in lab.told.of(FileSkipped)] == [".hidden"]
+
+
+def test_given_files_are_sent_once_and_the_program_ends(lab: Lab):
+    """``upload_files`` returns when everything was acknowledged."""
+    lab.folder.write("a", SENTENCE)
+    stat = lab.folder.stat("a")
+    assert stat is not None
+
+    totals = upload_files([("a", stat)], lab.sender, lab.clock, lab.told, lab.control)
+
+    assert (totals.files, totals.total_bytes, totals.failed) == (1, len(SENTENCE), 0)
+    assert lab.versions == {"a": [SENTENCE]}
+
+
+def test_a_given_file_that_changed_before_it_was_opened_is_an_error_and_ends_the_program(lab: Lab):
+    """What was looked at is not what is there: neither sent nor silently left out, nor waited for."""
+    lab.folder.write("a", SENTENCE)
+    lab.sender._settings = SenderSettings(Wire.V2, CHUNK, tries=1)
+
+    totals = upload_files([("a", Stat(1, 1))], lab.sender, lab.clock, lab.told, lab.control)
+
+    assert totals.files == 0
+    assert totals.failed == len(lab.sender.errors) == len(lab.told.of(FileFailed)) == 1
