@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from openmsistream import __version__
-from openmsistream.cli import demo, local
+from openmsistream.cli import demo, exit_codes, local
 from openmsistream.cli.arguments import Parser, add_options
 from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
 from openmsistream.errors import OpenMSIStreamError
 
 if TYPE_CHECKING:
     import argparse
-
-EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_UNFINISHED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 _PROGRAMS: tuple[tuple[str, type[CommonOptions], str, str], ...] = (
     (
@@ -38,7 +36,7 @@ _PROGRAMS: tuple[tuple[str, type[CommonOptions], str, str], ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code (docs/exit-codes in the README)."""
+    """Run the command; returns its exit code (``exit_codes``)."""
     parser = Parser(
         prog="openmsistream",
         description="Move instrument files through Apache Kafka: whole, verified, once.",
@@ -71,12 +69,12 @@ def guarded(run: Callable[[argparse.Namespace], int], namespace: argparse.Namesp
         return run(namespace)
     except OpenMSIStreamError as error:
         complain(error)
-        return EXIT_ERROR
+        return exit_codes.ERROR
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # who read our output is gone; Python would complain once more at exit
-        return EXIT_ERROR
+        return exit_codes.ERROR
 
 
 def complain(error: OpenMSIStreamError) -> None:

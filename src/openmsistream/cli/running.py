@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import cast
 
+from openmsistream.cli import exit_codes
 from openmsistream.cli.arguments import config_name, parse
-from openmsistream.cli.main import EXIT_ERROR, EXIT_OK, EXIT_UNFINISHED
 from openmsistream.cli.reporting import Reporter, reporter_for
 from openmsistream.config.models import ProgramConfig
 from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
@@ -47,15 +47,15 @@ def _run(options: CommonOptions, config: ProgramConfig, report: Reporter, contro
     if isinstance(options, DownloadOptions):
         flow = download(options, config, report, control, report.lines)
         if flow.totals.failed:
-            return EXIT_ERROR
-        return EXIT_UNFINISHED if flow.open_versions else EXIT_OK
+            return exit_codes.ERROR
+        return exit_codes.UNFINISHED if flow.open_versions else exit_codes.OK
     if isinstance(options, UploadOptions):
         upload(options, config, report, control)
-        return EXIT_OK
+        return exit_codes.OK
     totals = watch(cast("WatchOptions", options), config, report, control, report.lines)
     if totals.failed:
-        return EXIT_ERROR
-    return EXIT_UNFINISHED if report.left_waiting else EXIT_OK
+        return exit_codes.ERROR
+    return exit_codes.UNFINISHED if report.left_waiting else exit_codes.OK
 
 
 @contextmanager
