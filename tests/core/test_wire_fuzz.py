@@ -87,9 +87,7 @@ def bombs() -> list[bytes]:
     for depth in (500, 1000, 1015, 5000):
         nested = b"\x91" * depth + b"\xc0"
         found += [b"\x9a" + nested * 10, framed(b"\x81\xa3off" + nested), framed(b"\x81\xa2id" + nested)]
-        found.append(
-            b"\x9a\xa1a" + (b"\xc4\x40" + bytes(64)) * 2 + b"\x01" + nested + b"\x01\xa0\xa0\xc4\x00\xc0"
-        )
+        found.append(b"\x9a\xa1a" + (b"\xc4\x40" + bytes(64)) * 2 + b"\x01" + nested + b"\x01\xa0\xa0\xc4\x00\xc0")
     return found
 
 
@@ -177,9 +175,7 @@ def test_noise_behind_the_right_first_bytes_is_refused_cleanly(start, rest):
             | st.floats()
             | st.binary(max_size=33)
             | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
-            lambda inner: (
-                st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3)
-            ),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3),
             max_leaves=5,
         ),
     )

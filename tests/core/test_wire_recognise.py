@@ -23,9 +23,7 @@ V1_CHUNK = Chunk(
     hash_name=HashName.SHA512,
     total=1,
 )
-V2_CHUNK = Chunk(
-    version=bytes(16), path="a/b.csv", offset=0, index=0, payload=b"x", mtime_ns=1, src=bytes(16), gen=1
-)
+V2_CHUNK = Chunk(version=bytes(16), path="a/b.csv", offset=0, index=0, payload=b"x", mtime_ns=1, src=bytes(16), gen=1)
 CIPHERTEXT = b"\x01" + msgpack.packb([b"key id", b"salt", b"sealed"])
 
 

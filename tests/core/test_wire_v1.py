@@ -111,9 +111,7 @@ def chunks(draw: st.DrawFn) -> Chunk:
     digest = draw(st.binary(min_size=64, max_size=64))
     return Chunk(
         version=digest,
-        path="/".join(
-            draw(st.lists(utf8.filter(lambda part: part and "/" not in part), min_size=1, max_size=4))
-        ),
+        path="/".join(draw(st.lists(utf8.filter(lambda part: part and "/" not in part), min_size=1, max_size=4))),
         offset=draw(st.integers(0, 2**63 - 100)),
         index=draw(st.integers(0, total - 1)),
         payload=draw(st.binary(max_size=64)),
@@ -140,9 +138,7 @@ def test_a_modification_time_survives_to_its_last_bit(seconds):
     assert v1.encode(v1.decode(value)) == value
 
 
-@pytest.mark.parametrize(
-    "mtime_ns", [1_795_251_641_108_264_213, 1_700_000_000_999_999_999, 1_234_567_890_000_000_001]
-)
+@pytest.mark.parametrize("mtime_ns", [1_795_251_641_108_264_213, 1_700_000_000_999_999_999, 1_234_567_890_000_000_001])
 def test_the_modification_time_is_the_float_that_the_system_reports(tmp_path, mtime_ns):
     """What ``os.stat`` calls st_mtime for a file is what travels."""
     file = tmp_path / "x"

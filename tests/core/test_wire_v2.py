@@ -194,9 +194,7 @@ def test_a_header_that_breaks_a_rule_is_refused_with_key_and_value(change, text)
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "both", [{"abort": "gone", "alive": True}, {**LAST_HEADER, "size": 1024, "abort": "x"}]
-)
+@pytest.mark.parametrize("both", [{"abort": "gone", "alive": True}, {**LAST_HEADER, "size": 1024, "abort": "x"}])
 def test_a_record_cannot_be_two_things_at_once(both):
     """An abort is no keep-alive, and neither is the last chunk."""
     with pytest.raises(ProtocolError, match="and not both"):

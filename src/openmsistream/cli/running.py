@@ -81,12 +81,17 @@ def _keyboard(control: Control) -> Iterator[None]:
     commands = CommandQueue(control)
 
     def read() -> None:
+        line_begins = True
         try:
-            for line in sys.stdin:
-                commands.put(line)
-        except (OSError, ValueError):
+            # Not through sys.stdin: Python aborts when it ends while a thread waits in there.
+            while typed := os.read(0, 1024):
+                for letter in typed.decode("ascii", "replace"):
+                    if line_begins:
+                        commands.put(letter)  # as in 1.x, the first letter of a line is the command
+                    line_begins = letter == "\n"
+        except OSError:
             return  # no standard input, or it was closed
 
-    if sys.stdin is not None and not sys.stdin.closed:
+    if sys.stdin is not None:  # else descriptor 0 may be somebody else's file
         threading.Thread(target=read, name="keyboard", daemon=True).start()
     yield
