@@ -73,9 +73,7 @@ def parser_for(model: type[CommonOptions], *, legacy: bool = True) -> Parser:
     return parser
 
 
-def typed(
-    model: type[CommonOptions], *args: str, legacy: bool = True, file: dict[str, Any] | None = None
-) -> Any:
+def typed(model: type[CommonOptions], *args: str, legacy: bool = True, file: dict[str, Any] | None = None) -> Any:
     return parse(model, parser_for(model, legacy=legacy).parse_args(list(args)), file or {})
 
 
@@ -170,9 +168,7 @@ def test_a_mistake_ends_with_code_2_and_one_line(
     assert line.count("\n") == 1
 
 
-def test_options_work_below_a_command(
-    place: dict[type[CommonOptions], str], capsys: pytest.CaptureFixture[str]
-):
+def test_options_work_below_a_command(place: dict[type[CommonOptions], str], capsys: pytest.CaptureFixture[str]):
     """One program can have several models as its commands; the nearest name is still suggested."""
     top = Parser(prog="openmsistream")
     commands = top.add_subparsers(dest="command")
@@ -187,9 +183,7 @@ def test_options_work_below_a_command(
 
 @pytest.mark.parametrize("model", PROGRAMS)
 @pytest.mark.parametrize(("legacy", "shown", "hidden"), [(True, "_", "-"), (False, "-", "_")])
-def test_help_shows_one_spelling_of_every_option(
-    model: type[CommonOptions], legacy: bool, shown: str, hidden: str
-):
+def test_help_shows_one_spelling_of_every_option(model: type[CommonOptions], legacy: bool, shown: str, hidden: str):
     """That of 1.x in its scripts, that with hyphens in the new commands; defaults are told."""
     text = parser_for(model, legacy=legacy).format_help()
 
@@ -231,8 +225,6 @@ def test_help_needs_no_kafka():
         "import sys, openmsistream.cli.arguments; "
         "print(*sys.modules.keys() & {'confluent_kafka', 'rich', 'watchdog', 'platformdirs', 'blake3'})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert done.stdout.strip() == ""

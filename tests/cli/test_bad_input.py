@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
 from tests.conftest import MakeTopic
-from tests.faults.support import Program, config, environment, eventually, fill, produce, tree
+from tests.faults.support import Program, config, fill, produce, tree
 
 OK, ERROR, USAGE = 0, 1, 2
-NOBODY = 65_534
+# Source: Linux, linux/capability.h and linux/prctl.h.
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24
 PASSWORD = "Sup3r-s3cret-pa55word"
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX names, rights and signals")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="root gives up its rights in the way of Linux")
 as_root = pytest.mark.skipif(
-    sys.platform == "win32" or os.geteuid() != 0, reason="takes rights away, which only root can do here"
+    sys.platform == "win32" or os.geteuid() != 0, reason="mounts something, which only root may do"
 )
 
 
-def run(*words: object, seconds: float = 60, **more: object) -> subprocess.CompletedProcess[str]:
+def run(*words: object, seconds: float = 60, **more: Any) -> subprocess.CompletedProcess[str]:
     """Type ``openmsistream WORDS`` and wait for its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "openmsistream", *map(str, words)],
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-        stdin=subprocess.DEVNULL,
-        timeout=seconds,
-        check=False,
-        **{"env": environment(), **more},  # type: ignore[call-overload]
-    )
+    with start(*words, **more) as program:
+        program.end_of_input()
+        code = program.wait(seconds)
+    return subprocess.CompletedProcess([*map(str, words)], code, program.stdout, program.stderr)
 
 
-def start(*words: object, **more: object) -> Program:
+def start(*words: object, **more: Any) -> Program:
     """Type ``openmsistream WORDS`` and do not wait."""
     return Program([sys.executable, "-m", "openmsistream", *map(str, words)], **more)
 
@@ -86,7 +83,7 @@ def nobody_answers() -> Iterator[str]:
     """An address where connections are refused."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, nobody answers
-        yield "127.0.0.1:{}".format(reserved.getsockname()[1])
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
 # -- the command line itself ----------------------------------------------------------------------------------
@@ -102,7 +99,7 @@ def nobody_answers() -> Iterator[str]:
         (["upload", "dangling"], "'dangling' is not an existing file"),
         (["download", "data/scan.dat"], "'data/scan.dat' is a file, not a folder"),
         (["watch", "data", "--chunk-size", "many"], "'many' is not a whole number"),
-        (["watch", "data", "--upload-regex", "(("], "is not a valid regular expression"),
+        (["watch", "data", "--upload-regex", "(("], "is not a regular expression"),
         (["watch", "data", "--topic-name", "a topic"], "'a topic'"),
         (["watch", "data", "--chunk-sise", "5"], "did you mean --chunk-size?"),
         (["watch"], "FOLDER"),
@@ -144,26 +141,28 @@ def test_a_config_file_that_is_not_there_is_named(folder: Path) -> None:
     assert "nowhere.config" in one_error(run("upload", folder / "scan.dat", "--config", "nowhere.config"))
 
 
-def test_a_key_that_does_not_exist_is_named_with_file_section_and_line(folder: Path, tmp_path: Path) -> None:
-    """A typing error in a librdkafka key is found before anything is sent."""
-    path = write(
-        tmp_path / "typo.config", "[broker]\nbootstrap.servers = 127.0.0.1:1\n[producer]\nbatch.sise = 1000\n"
-    )
+@pytest.mark.parametrize(
+    ("section", "line", "command"),
+    [
+        ("producer", "batch.sise = 1000", "upload"),
+        ("producer", "batch.size = -7", "watch"),
+        ("consumer", "session.timeout.mss = 1000", "download"),
+        ("broker", "socket.timout.ms = 1000", "upload"),
+        ("broker", "security.protocol = TELEGRAM", "download"),
+    ],
+)
+def test_a_key_or_value_that_librdkafka_refuses_is_named_with_its_place(
+    folder: Path, broker: LocalBroker, topic: MakeTopic, section: str, line: str, command: str
+) -> None:
+    """File, section, key and line, before anything is sent."""
+    base = folder.parent
+    heading = "" if section == "broker" else "[broker]\n"
+    path = write(base / "typo.config", f"[{section}]\n\n{line}\n{heading}bootstrap.servers = {broker.bootstrap}\n")
+    place = {"watch": folder, "upload": folder / "scan.dat", "download": base / "out"}[command]
 
-    error = one_error(run("upload", folder / "scan.dat", "--config", path))
+    done = run(command, place, "--config", path, "--topic-name", topic(), "--state-dir", base / "state")
 
-    assert f"{path} [producer] batch.sise (line 4)" in error
-
-
-def test_a_value_that_librdkafka_refuses_is_named_with_file_section_and_line(folder: Path, tmp_path: Path) -> None:
-    """The same for a value that is out of range."""
-    path = write(
-        tmp_path / "range.config", "[broker]\nbootstrap.servers = 127.0.0.1:1\n\n[producer]\nbatch.size = -7\n"
-    )
-
-    error = one_error(run("upload", folder / "scan.dat", "--config", path))
-
-    assert f"{path} [producer] batch.size (line 5)" in error
+    assert f"{path} [{section}] {line.split(maxsplit=1)[0]} (line 3)" in one_error(done)
 
 
 def test_a_missing_environment_variable_is_named(folder: Path, tmp_path: Path) -> None:
@@ -210,20 +209,26 @@ def test_a_compacted_topic_is_refused_with_the_command_that_changes_it(
     assert "kafka-configs.sh" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["upload"], ["watch", "--once"], ["download", "--until-idle", "1"]], ids=" ".join)
-def test_a_program_that_ends_by_itself_gives_up_when_no_broker_answers(
-    folder: Path, tmp_path: Path, words: list[str]
-) -> None:
+def test_programs_that_end_by_themselves_give_up_when_no_broker_answers(folder: Path, tmp_path: Path) -> None:
     """After half a minute, with the address and the place in the config file where it stands."""
-    command, *options = words
-    place = {"watch": folder, "upload": folder / "scan.dat", "download": tmp_path / "out"}[command]
-    with nobody_answers() as address:
+    with nobody_answers() as address, contextlib.ExitStack() as stack:
         path = config(tmp_path, address)
-        done = run(command, place, *options, "--config", path, "--state-dir", tmp_path / "state", seconds=90)
-
-    assert f"no Kafka broker answers at {address}" in one_error(done)
-    assert f"{path} [broker] bootstrap.servers" in done.stderr
-    assert done.stdout.count("does not answer") == 1
+        common = ("--config", path, "--state-dir", tmp_path / "state")
+        programs = [  # all at once: each takes half a minute
+            stack.enter_context(start(*words, *common))
+            for words in (
+                ("upload", folder / "scan.dat"),
+                ("watch", folder, "--once"),
+                ("download", tmp_path / "out", "--until-idle", 1),
+            )
+        ]
+        for program in programs:
+            assert program.wait() == ERROR
+            lines = program.stderr.splitlines()
+            assert len(lines) == 2
+            assert lines[0].startswith(f"Error: no Kafka broker answers at {address}")
+            assert f"{path} [broker] bootstrap.servers" in lines[1]
+            assert program.stdout.count("does not answer") == 1
 
 
 @pytest.mark.parametrize("command", ["watch", "download"])
@@ -235,7 +240,7 @@ def test_a_program_that_runs_for_ever_waits_for_its_broker_and_can_be_ended(
         path = config(tmp_path, address)
         with start(command, folder, "--config", path, "--state-dir", tmp_path / "state") as program:
             program.until(lambda: "does not answer, waiting" in program.stdout, "it says that it waits")
-            code = program.quit(30)
+            code = program.quit(5)
 
     assert code == ERROR
     assert program.stdout.count("does not answer") == 1
@@ -267,71 +272,78 @@ def test_a_broker_that_dies_in_the_middle_makes_an_upload_end_with_a_reason(
 # -- files and folders ------------------------------------------------------------------------------------------
 
 
-def drop_rights() -> None:
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
+def like_any_user() -> None:
+    """In a new process: even root may then read and write only what the file's rights allow."""
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None)
+        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            assert libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
 
 
-@contextlib.contextmanager
-def open_to_all(path: Path) -> Iterator[None]:
-    """Let other users reach a folder below folders that are private."""
-    before = {one: stat.S_IMODE(one.stat().st_mode) for one in path.parents if str(one).startswith("/tmp/")}
-    for one, mode in before.items():
-        one.chmod(mode | 0o055)
-    yield
-    for one, mode in before.items():
-        one.chmod(mode)
-
-
-def can_run_here_as_nobody() -> bool:
-    """True when another user can start this Python and import this package."""
-    tried = subprocess.run(
-        [sys.executable, "-c", "import openmsistream"],
-        preexec_fn=drop_rights,
-        cwd="/",
-        capture_output=True,
-        check=False,
-    )
-    return tried.returncode == 0
-
-
-@pytest.fixture
-def nobody(tmp_path: Path) -> Iterator[Path]:
-    """A folder that belongs to the user ``nobody``; skips where that user cannot run Python."""
-    if sys.platform == "win32" or os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    place = tmp_path / "nobody"
-    place.mkdir()
-    os.chown(place, NOBODY, NOBODY)
-    with open_to_all(place):
-        if not can_run_here_as_nobody():
-            pytest.skip("the user nobody cannot read this Python installation")
-        yield place
-
-
-def test_a_file_without_the_right_to_read_it_is_named(nobody: Path, lab: Path, topic: MakeTopic) -> None:
+@linux
+def test_a_file_without_the_right_to_read_it_is_named(folder: Path, lab: Path, topic: MakeTopic) -> None:
     """With the right that is missing, as the hint."""
-    fill(nobody, {"secret.dat": 10})
-    (nobody / "secret.dat").chmod(0o600)
-    lab.chmod(0o644)
+    (folder / "scan.dat").chmod(0)
 
-    done = run(
-        "upload", nobody / "secret.dat", "--config", lab, "--topic-name", topic(), cwd="/", preexec_fn=drop_rights
-    )
+    done = run("upload", folder / "scan.dat", "--config", lab, "--topic-name", topic(), preexec_fn=like_any_user)
 
-    assert "secret.dat: it cannot be read: Permission denied" in one_error(done)
+    assert "scan.dat: it cannot be read: Permission denied" in one_error(done)
     assert "the right to read" in done.stderr
 
 
-def test_an_output_folder_without_the_right_to_write_is_named(nobody: Path, lab: Path, topic: MakeTopic) -> None:
+@linux
+def test_an_output_folder_without_the_right_to_write_is_named(tmp_path: Path, lab: Path, topic: MakeTopic) -> None:
     """With the right that is missing, as the hint."""
-    (nobody / "out").mkdir(mode=0o755)
-    lab.chmod(0o644)
+    out = tmp_path / "out"
+    out.mkdir(mode=0o555)
 
-    done = run("download", nobody / "out", "--config", lab, "--topic-name", topic(), cwd="/", preexec_fn=drop_rights)
+    done = run("download", out, "--config", lab, "--topic-name", topic(), preexec_fn=like_any_user)
 
-    assert f"{nobody / 'out'}: the output folder cannot be written: Permission denied" in one_error(done)
+    assert f"{out}: the output folder cannot be written: Permission denied" in one_error(done)
+    assert "the right to write" in done.stderr
+
+
+@linux
+def test_files_that_cannot_be_read_do_not_keep_once_from_ending(
+    folder: Path, lab: Path, topic: MakeTopic, broker: LocalBroker
+) -> None:
+    """``--once`` sends the rest, tries again, names the file, and ends with a non-zero code."""
+    fill(folder, {"a.dat": 10, "z.dat": 10})
+    (folder / "scan.dat").chmod(0)
+    words = ("--once", "--watchdog-lag-time", 0, "--state-dir", folder.parent / "state")
+
+    done = run("watch", folder, "--config", lab, "--topic-name", topic(), *words, preexec_fn=like_any_user)
+
+    assert done.returncode == ERROR
+    assert "sent: a.dat" in done.stdout
+    assert "sent: z.dat" in done.stdout
+    assert "scan.dat: it cannot be read: Permission denied" in done.stdout
+    assert "2 files sent" in done.stdout
+    assert "1 failed" in done.stdout
+
+
+@linux
+def test_a_folder_below_the_watched_one_that_cannot_be_read_is_told_once(
+    folder: Path, lab: Path, topic: MakeTopic
+) -> None:
+    """The rest is sent; the folder is looked at again once it can be read."""
+    fill(folder, {"closed/inner.dat": 10})
+    (folder / "closed").chmod(0)
+    words = ("--watchdog-lag-time", 0, "--scan-seconds", 0.2, "--state-dir", folder.parent / "state", "--json")
+    with start(
+        "watch",
+        folder,
+        "--upload-existing",
+        *("--config", lab, "--topic-name", topic()),
+        *words,
+        preexec_fn=like_any_user,
+    ) as program:
+        program.until_event("file_sent", path="scan.dat")
+        program.until(lambda: [e for e in program.of("note") if "closed" in e["text"]], "it says so")
+        (folder / "closed").chmod(0o755)
+        program.until_event("file_sent", path="closed/inner.dat")
+        assert program.quit() == OK
+    assert len([e for e in program.of("note") if "closed" in e["text"]]) == 1
 
 
 @as_root
@@ -350,26 +362,6 @@ def test_an_output_folder_on_a_read_only_disk_is_named(tmp_path: Path, lab: Path
         subprocess.run(["umount", "-l", str(out)], check=True)
 
     assert f"{out}: the output folder cannot be written: Read-only file system" in one_error(done)
-
-
-def test_files_that_cannot_be_read_do_not_keep_once_from_ending(
-    nobody: Path, lab: Path, topic: MakeTopic, broker: LocalBroker
-) -> None:
-    """``--once`` sends the rest, tries again, names the file, and ends with a non-zero code."""
-    name = topic()
-    fill(nobody / "data", {"a.dat": 10, "secret.dat": 10, "z.dat": 10})
-    (nobody / "data" / "secret.dat").chmod(0o600)
-    lab.chmod(0o644)
-    words = ("--once", "--watchdog-lag-time", 0, "--state-dir", nobody / "state", "--json")
-    with start(
-        "watch", nobody / "data", "--config", lab, "--topic-name", name, *words, cwd="/", preexec_fn=drop_rights
-    ) as program:
-        code = program.wait(60)
-
-    assert code == ERROR
-    assert sorted(program.paths("file_sent")) == ["a.dat", "z.dat"]
-    assert set(program.paths("file_failed")) == {"secret.dat"}
-    assert "secret.dat" in program.stderr
 
 
 def test_the_ledger_may_not_stand_in_the_watched_folder(folder: Path, lab: Path, topic: MakeTopic) -> None:
@@ -426,9 +418,9 @@ def test_a_password_is_shown_nowhere(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_password_is_not_shown_by_an_error_about_its_own_line(folder: Path, tmp_path: Path) -> None:
-    """A value that librdkafka refuses, or a line that is no INI, is never repeated when it may be a secret."""
+    """A value with a lone percent sign, or a line that is no INI, is never repeated when it may be a secret."""
     refused = write(
-        tmp_path / "one.config", f"[broker]\nbootstrap.servers = 127.0.0.1:1\nssl.key.pem = {PASSWORD}\n"
+        tmp_path / "one.config", f"[broker]\nbootstrap.servers = 127.0.0.1:1\nsasl.password = {PASSWORD}%\n"
     )
     broken = write(tmp_path / "two.config", f"[broker]\nsasl.password\n  {PASSWORD}\n{PASSWORD}\n")
     for path in (refused, broken):
@@ -440,29 +432,14 @@ def test_a_password_is_not_shown_by_an_error_about_its_own_line(folder: Path, tm
 def test_a_pipe_that_nobody_reads_any_more_ends_a_program_quietly(folder: Path, lab: Path, topic: MakeTopic) -> None:
     """``openmsistream watch ... | head -1``: no traceback when the reader is gone."""
     name = topic()
-    words = ["watch", str(folder), "--config", str(lab), "--topic-name", name, "--json", "--upload-existing"]
-    state = ["--state-dir", str(folder.parent / "state"), "--watchdog-lag-time", "0", "--scan-seconds", "0.2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "openmsistream", *words, *state],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert "program_started" in process.stdout.readline()
-        process.stdout.close()
-        fill(folder, {"next.dat": 10})
-        eventually(lambda: process.poll() is not None, "it ended")
-        assert process.returncode == ERROR
-        assert process.stderr.read() == ""
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    words = ("watch", folder, "--config", lab, "--topic-name", name, "--json", "--upload-existing")
+    state = ("--state-dir", folder.parent / "state", "--watchdog-lag-time", 0, "--scan-seconds", 0.2)
+    with start(*words, *state) as program:
+        program.until_event("program_started")
+        program.stop_reading()
+        fill(folder, {f"{n}.dat": 10 for n in range(20)})
+        assert program.wait() == ERROR
+    assert program.stderr == ""
 
 
 def test_garbage_on_the_topic_is_told_and_does_not_change_the_exit_code(
@@ -487,4 +464,4 @@ def test_a_second_signal_ends_a_program_that_waits_for_its_broker_at_once(folder
             program.until(lambda: "does not answer" in program.stdout, "it waits for the broker")
             program.signal(signal.SIGINT)
             program.signal(signal.SIGTERM)
-            assert program.wait(10) in {128 + signal.SIGTERM, 128 + signal.SIGINT, ERROR}
+            assert program.wait(5) in {128 + signal.SIGTERM, 128 + signal.SIGINT}

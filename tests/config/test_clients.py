@@ -70,8 +70,7 @@ def test_the_file_shipped_with_1x_gives_what_it_says(config: Write):
         BROKER + "[producer]\nretries = 0\nmax.in.flight = 9\nqueuing.strategy = lifo\n",
         BROKER + "[producer]\nrequest.required.acks = 1\nmax.in.flight = 9\ndelivery.timeout.ms = 4000\n",
         BROKER + "message.max.bytes = 20000000\n",
-        BROKER
-        + "[consumer]\nauto.offset.reset = none\nenable.auto.commit = True\nfetch.message.max.bytes = 1000\n",
+        BROKER + "[consumer]\nauto.offset.reset = none\nenable.auto.commit = True\nfetch.message.max.bytes = 1000\n",
     ],
 )
 def test_librdkafka_accepts_what_we_make_of_a_file(config: Write, text: str):
@@ -237,9 +236,7 @@ def test_a_password_of_digits_stays_as_it_is(config: Write):
 @pytest.mark.parametrize("reset", ["smallest", "Earliest", "beginning"])
 def test_every_name_for_the_beginning_is_one(config: Write, reset: str):
     """Kafka has several words for it."""
-    assert (
-        config(f"{BROKER}[consumer]\nauto.offset.reset = {reset}\n").consumer.auto_offset_reset == "earliest"
-    )
+    assert config(f"{BROKER}[consumer]\nauto.offset.reset = {reset}\n").consumer.auto_offset_reset == "earliest"
 
 
 @pytest.mark.parametrize("text", ["create_new", "CREATE_NEW", "new", "none", " ", "", None])

@@ -49,9 +49,7 @@ def test_a_file_saved_by_notepad_is_read(config: Write, ends: str):
         ("$ODD", "100% $HOST"),
     ],
 )
-def test_a_value_beginning_with_a_dollar_sign_comes_from_the_environment(
-    config: Write, value: str, expected: str
-):
+def test_a_value_beginning_with_a_dollar_sign_comes_from_the_environment(config: Write, value: str, expected: str):
     """Anywhere else $ stands for itself, and what a variable holds is not expanded again."""
     read = config(f"[broker]\nclient.id = {value}\n", HOST="kafka", PORT="9092", ODD="100% $HOST")
 

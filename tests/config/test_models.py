@@ -113,9 +113,7 @@ def test_a_config_cannot_be_changed(config: Write):
         ("[kafkacrypto]\nconfig_file = lab/xrd.config", KafkaCryptoConfig(None, "lab/xrd.config")),
     ],
 )
-def test_kafkacrypto_is_on_when_its_section_is_there(
-    config: Write, text: str, expected: KafkaCryptoConfig | None
-):
+def test_kafkacrypto_is_on_when_its_section_is_there(config: Write, text: str, expected: KafkaCryptoConfig | None):
     """With a node's name or a file; "file#" before the path is dropped, and no letter more."""
     assert config(BROKER + text).kafkacrypto == expected
 

@@ -88,9 +88,7 @@ def test_the_group_is_the_option_then_the_files(
 
 def test_a_section_sets_defaults_of_its_programs(config: Write):
     """In both spellings; what only the other program of the section has is left out."""
-    read = config(
-        "[upload]\nchunk-size = 1024\nupload_existing = yes\nlogger_stream_level = Error\nupload_regex =\n"
-    )
+    read = config("[upload]\nchunk-size = 1024\nupload_existing = yes\nlogger_stream_level = Error\nupload_regex =\n")
 
     common = {"chunk_size": 1024, "logger_stream_level": 40}
     assert read.option_defaults(UploadOptions) == common

@@ -75,10 +75,7 @@ def test_somebody_elses_error_is_masked(config: Write):
     """A text of librdkafka that repeats a secret can be shown after masking."""
     settings = config(FULL, KAFKA_PASSWORD=SECRET, LAB_TOKEN="", S3="").producer.settings
 
-    assert (
-        settings.mask(f'Invalid value "{SECRET}" for "sasl.password"')
-        == 'Invalid value "***" for "sasl.password"'
-    )
+    assert settings.mask(f'Invalid value "{SECRET}" for "sasl.password"') == 'Invalid value "***" for "sasl.password"'
 
 
 @pytest.mark.parametrize(

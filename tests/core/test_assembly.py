@@ -1,4 +1,4 @@
-"""Assembly: any order, repetition and interleaving of versions rebuilds every file once; hostile chunks change nothing."""
+"""Assembly: any order and repetition rebuilds every file once; hostile chunks change nothing."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from openmsistream.core.settle import Settler, Stat
 
-QUIET = 3.0
+QUIET = 3.0  # with steps of an eighth of a second, sums are exact
 paths = st.sampled_from(["a", "b", "c"])
 steps = st.lists(st.tuples(st.integers(0, 20), paths, st.integers(1, 3)), max_size=40)
 
@@ -16,14 +16,14 @@ steps = st.lists(st.tuples(st.integers(0, 20), paths, st.integers(1, 3)), max_si
 def test_a_file_is_due_when_it_was_quiet_for_the_quiet_time_and_not_before(seen: list[tuple[int, str, int]]):
     """Held against a model: for each path, since when it looks as it does."""
     settler, model, now = Settler(QUIET), {}, 0.0
-    for tenths, path, size in seen:
-        now += tenths / 10
+    for eighths, path, size in seen:
+        now += eighths / 8
         stat = Stat(size, size)
         settler.observe(path, stat, now)
         if model.get(path, (None, 0.0))[0] != stat:
             model[path] = (stat, now)
         due = settler.due(now)
-        expected = {p: s for p, (s, since) in model.items() if now - since >= QUIET - 1e-9}
+        expected = {p: s for p, (s, since) in model.items() if now - since >= QUIET}
         assert dict(due) == expected
         assert [model[p][1] for p, _ in due] == sorted(model[p][1] for p, _ in due), "longest waiting first"
         assert len(settler) == len(model)
@@ -33,12 +33,12 @@ def test_a_file_is_due_when_it_was_quiet_for_the_quiet_time_and_not_before(seen:
 def test_nothing_waits_for_ever_once_it_is_quiet(seen: list[tuple[int, str, int]]):
     """``next_due`` names a time at which something is due, and in the end nothing is left."""
     settler, now = Settler(QUIET), 0.0
-    for tenths, path, size in seen:
-        now += tenths / 10
+    for eighths, path, size in seen:
+        now += eighths / 8
         settler.observe(path, Stat(size, size), now)
     while (at := settler.next_due()) is not None:
         assert at <= now + QUIET
-        now = max(now, at + 1e-9)
+        now = max(now, at)
         due = settler.due(now)
         assert due
         for path, _ in due:

@@ -5,6 +5,7 @@
 and a test of a protection is worth something only if it fails without the protection.
 """
 
+# ruff: noqa: PLC0415 - only what is exchanged is imported, so that everything else starts as usual
 from __future__ import annotations
 
 import importlib
@@ -123,8 +124,8 @@ def trust_files() -> None:
 
 def trust_paths() -> None:
     """The downloader takes every path as it comes, and writes to it by name."""
-    import openmsistream.adapters.filesystem.sink as sink
     import openmsistream.pipeline.download as flow
+    from openmsistream.adapters.filesystem import sink
 
     def unchecked(path: str, **_: Any) -> str:
         return path

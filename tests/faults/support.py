@@ -18,7 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -64,6 +64,7 @@ class Program:
         self.events: list[Event] = []
         self.lines: list[str] = []
         self.errors: list[str] = []
+        self._deaf = False
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -87,12 +88,9 @@ class Program:
         if self.running:
             self._process.kill()
         self.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     @property
     def pid(self) -> int:
@@ -151,6 +149,10 @@ class Program:
         assert self._process.stdin is not None
         self._process.stdin.close()
 
+    def stop_reading(self) -> None:
+        """Close the reading end of its standard output behind its next line, as ``head`` does."""
+        self._deaf = True
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
@@ -190,10 +192,12 @@ class Program:
         else:
             self.lines.append(line)
 
-    @staticmethod
-    def _read(stream: IO[str], take: Callable[[str], object]) -> None:
+    def _read(self, stream: IO[str], take: Callable[[str], object]) -> None:
         for line in stream:
             take(line)
+            if self._deaf and stream is self._process.stdout:
+                break
+        stream.close()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -282,9 +286,9 @@ def tree(folder: Path) -> dict[bytes, str]:
         if here == top and WORK_FOLDER.encode() in folders:
             folders.remove(WORK_FOLDER.encode())
         for name in names:
-            full = os.path.join(here, name)
-            with open(full, "rb") as file:
-                found[os.path.relpath(full, top)] = hashlib.file_digest(file, "sha256").hexdigest()
+            full = Path(os.fsdecode(here), os.fsdecode(name))
+            with full.open("rb") as file:
+                found[os.fsencode(full.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
@@ -377,7 +381,8 @@ def committed(bootstrap: str, topic: str, group: str, partitions: int = 1) -> di
         raise AssertionError(f"group {group}: {exception}") from exception
     finally:
         client.close()
-    return {place.partition: place.offset for place in found if place.offset >= 0}
+    offsets = {place.partition: int(place.offset or 0) for place in found}
+    return {partition: offset for partition, offset in offsets.items() if offset >= 0}
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class Scene:
         for here, folders, names in os.walk(self.base):
             if self.place.output.name in folders and Path(here) == self.base:
                 folders.remove(self.place.output.name)
-            found |= dict.fromkeys((os.path.join(here, name) for name in folders), "")
+            found |= dict.fromkeys((str(Path(here, name)) for name in folders), "")
             for name in names:
                 path = Path(here, name)
                 found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -90,7 +90,7 @@ class Reading:
         """The files that the ledger has as delivered, and where they stand on the disk (inode)."""
         with ledger(self.output / WORK_FOLDER, "download") as rows:
             paths = [path for (path,) in rows.execute("SELECT path FROM current")]
-        return {path: os.stat(os.fsencode(self.output) + b"/" + path).st_ino for path in paths}
+        return {path: (self.output / os.fsdecode(path)).stat().st_ino for path in paths}
 
     def watermark(self) -> int:
         return committed(self.place.bootstrap, self.place.topic, self.group).get(0, 0)

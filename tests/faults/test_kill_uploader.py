@@ -33,7 +33,8 @@ def send_and_kill(place: Place, kill: str, changes: str = "", chunk_bytes: int =
 
 def versions_by_path(place: Place) -> dict[bytes, list[int]]:
     """How many ends each version of each path has on the topic."""
-    return {path: [v.lasts for v in vs] for path, vs in by_path(on_topic(place.bootstrap, place.topic).values()).items()}
+    found = by_path(on_topic(place.bootstrap, place.topic).values())
+    return {path: [version.lasts for version in versions] for path, versions in found.items()}
 
 
 @pytest.mark.parametrize("seed", SEEDS)

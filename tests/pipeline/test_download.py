@@ -315,6 +315,26 @@ def test_a_kill_between_names_and_ledger_does_not_bring_an_older_version_back(to
     assert host.sink.files == {"a": b"new"}
 
 
+def test_a_power_cut_while_a_published_file_is_read_again_quarantines_nothing(topic: MemoryTopic):
+    """The ledger never believes in bytes of a partial file that was begun anew and not synced."""
+    host = Host(topic)
+    first, *rest = v2_records("a", DATA, 1)
+    send(topic, first)
+    host.settle()  # the ledger has the first chunk
+    send(topic, *rest)
+    host.turns(2)
+    host.bomb.step, host.bomb.after = "ledger", False
+    host.turns(1)
+    assert (host.kills, host.sink.files) == (1, {"a": DATA})
+    host.turns(1)  # begins to read the file again
+
+    host.kill(power_cut=True)
+    host.settle()
+
+    assert host.sink.files == {"a": DATA}
+    assert not host.told.of(Quarantined)
+
+
 def test_offsets_that_cannot_be_committed_are_committed_later(topic: MemoryTopic):
     """A broker that does not answer a commit stops nothing."""
     host = Host(topic)

@@ -133,6 +133,9 @@ class Download:
         meanwhile = self._until_stored.read_meanwhile
         record = meanwhile.pop(0) if meanwhile else self._consumer.poll(POLL_SECONDS)
         now = self._clock.monotonic()
+        if self._partitions.rewound:
+            self._barrier(wait=False)
+            self._partitions.rewound = False
         if record is not None:
             self._take(record)
             now = self._last_record = self._clock.monotonic()

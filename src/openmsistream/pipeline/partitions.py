@@ -21,6 +21,8 @@ class Partitions:
 
     Attributes:
         positions: For each partition that is ours and was read: the offset of the next record.
+        rewound: True when reading begins below what the ledger has, as bytes are missing: it must be told before any
+            of them is written again, or a power cut could leave it believing in bytes that were never synced.
         doubtful: For each partition: below this offset a file may have been delivered just before a kill, without
             the ledger knowing.
     """
@@ -30,6 +32,7 @@ class Partitions:
         self._unclaimed: dict[VersionKey, OpenVersion] | None = None
         self._without_bytes: set[VersionKey] = set()
         self._owned: dict[int, object] = {}
+        self.rewound = False
         self.positions: dict[int, int] = {}
         self.doubtful: dict[int, int] = {}
 
@@ -75,6 +78,7 @@ class Partitions:
             if not all(self._holds_up_to(partition, starts[partition]) for partition in ours):
                 discard(key)
             elif key in self._without_bytes and version.received.total:
+                self.rewound = True
                 # Its partial file is gone: read its records again, from the first one on.
                 for partition in ours:
                     first = max(version.first_offsets[partition], self._consumer.bounds(partition)[0])

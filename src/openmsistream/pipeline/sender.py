@@ -276,6 +276,10 @@ class Sender:
 
     def _failed(self, path: str, error: OpenMSIStreamError, *, quietly: bool = False) -> None:
         self._busy.discard(path)
+        if self._settings.tries != 1 and isinstance(error, SourceError) and self._reader.stat(path) is None:
+            self._retries.pop(path, None)  # when it comes back, it is noticed as any other file
+            self._events(FileSkipped(path, "it was removed before it was sent"))
+            return
         tries = self._retries[path] = self._retries.get(path, 0) + 1
         again = not self._settings.tries or tries < self._settings.tries
         if again:

@@ -7,6 +7,7 @@ report is answered at once. Knows the core and the ports, and no library.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -150,7 +151,8 @@ class _Watching:
 
     def status(self) -> Status:
         """Where the program stands."""
-        return _status(self._sender, self._clock.monotonic() - self._started, len(self._settler))
+        unsettled = sum(not self._was_sent(path, stat) for path, stat in self._settler.due(math.inf))
+        return _status(self._sender, self._clock.monotonic() - self._started, unsettled)
 
     def look(self) -> None:
         """Take hints, go on with the scan, and queue what settled."""

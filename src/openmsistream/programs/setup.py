@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import platformdirs
 
@@ -24,6 +26,8 @@ from openmsistream.ports import Events
 PATIENCE_SECONDS = 30.0
 """How long a program that is to end by itself waits for a broker that does not answer."""
 ASK_SECONDS = 5.0
+TURN_SECONDS, STOP_TURNS = 0.1, 10
+"""A program that was asked to stop gives the broker one more second."""
 
 
 def load_config(name: str) -> ProgramConfig:
@@ -64,7 +68,7 @@ def reach(
     give_up = None if patience_seconds is None else time.monotonic() + patience_seconds
     while True:
         try:
-            found = describe_topic(settings, topic, ASK_SECONDS)
+            found = _ask(settings, topic, control)
         except UnavailableError as error:
             if control.stopping or (give_up is not None and time.monotonic() >= give_up):
                 raise
@@ -75,6 +79,33 @@ def reach(
         if told:
             events(BrokerBack())
         return found
+
+
+def _ask(settings: Settings, topic: str, control: Control) -> TopicInfo:
+    """``describe_topic`` on a thread of its own: librdkafka's calls hear neither a signal nor a request to stop."""
+    answer: SimpleQueue[TopicInfo | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(describe_topic(settings, topic, ASK_SECONDS))
+        except Exception as error:
+            answer.put(error)
+
+    Thread(target=ask, name="ask", daemon=True).start()
+    turns_left = STOP_TURNS
+    while turns_left:
+        try:
+            found = answer.get(timeout=TURN_SECONDS)
+        except Empty:
+            turns_left -= control.stopping
+            continue
+        if isinstance(found, Exception):
+            raise found
+        return found
+    raise UnavailableError(
+        f"no Kafka broker had answered at {settings.get('bootstrap.servers', '')} when the program was asked to stop",
+        hint=f"check that the broker runs, and {settings.origin('bootstrap.servers')}",
+    )
 
 
 def state_folder(given: Path | None) -> Path:

@@ -186,6 +186,8 @@ class FolderSink:
         """Which of ``known`` still have bytes here; partial files of no known version are removed."""
         names = {_name(key): key for key in known}
         found: set[VersionKey] = set()
+        for key in self._files.keys() - names.values():
+            self._let_go(key)  # else what is written next would go to a file without a name
         with self._told():
             for entry in os.scandir(self._partial):
                 if entry.name in names:

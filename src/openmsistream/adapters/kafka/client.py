@@ -89,7 +89,7 @@ def make(kind: Callable[..., Client], settings: Settings, extra: Mapping[str, An
     try:
         return kind({**settings, **extra}, logger=LOG)
     except KafkaException as exception:
-        text = settings.mask(str(exception.args[0].str()))
+        text = settings.mask(str(exception.args[0].str())).strip()
         found = _PROPERTY.search(text)
         key = found.group(1) if found else ""
         origin = settings.origin(key) if key in settings else "the config file"

@@ -35,7 +35,7 @@ class KafkaProducer:
         self._settings, self._topic = settings, topic
         self._health = Health(events)
         self._fatal = False
-        self.records = self.value_bytes = 0
+        self.records = self.value_bytes = self._served = 0
         self._producer = self._new()
         self._consumer: Consumer | None = None
 
@@ -71,7 +71,9 @@ class KafkaProducer:
 
     def poll(self, seconds: float) -> int:
         """Serve acknowledgements for up to ``seconds``; how many were served."""
-        return int(self._producer.poll(seconds))
+        before = self._served
+        self._producer.poll(seconds)  # what it returns counts batches of delivery reports
+        return self._served - before
 
     def log_start(self, partition: int) -> int:
         """Offset of the oldest record still in a partition."""
@@ -120,6 +122,7 @@ class KafkaProducer:
         self._fatal = False
 
     def _delivered(self, acknowledge: Acknowledge, error: KafkaError | None, message: Message) -> None:
+        self._served += 1
         if error is None:
             self._health.answered()
             self.records += 1

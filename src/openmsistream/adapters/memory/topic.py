@@ -236,10 +236,9 @@ class MemoryConsumer:
         self._paused = False
 
     def close(self) -> None:
-        """Leave the group; its owner is told first, and may commit."""
-        if self._rebalance is not None:
-            rebalance, self._rebalance = self._rebalance, None
-            self._revoke(rebalance, tuple(self._positions), lost=False)
+        """Leave the group; as with Kafka, the owner is not told."""
+        self._rebalance = None
+        self._positions.clear()
 
     def _assign(self, rebalance: Rebalance, partitions: Sequence[int]) -> None:
         starts = rebalance.assigned(partitions)

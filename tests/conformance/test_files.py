@@ -1,0 +1,160 @@
+"""Readers, watchers and sinks: the fakes and the real ones keep the same promises."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from openmsistream.adapters.filesystem.reading import FolderReader
+from openmsistream.adapters.filesystem.sink import FolderSink
+from openmsistream.adapters.filesystem.watching import FolderWatcher
+from openmsistream.adapters.memory import MemoryFolder, MemorySink
+from openmsistream.ports import FileReader, Sink, Watcher
+from tests.conformance.suites_files import FileReaderSuite, FolderSuite, SinkSuite, WatcherSuite, key, publication
+
+
+class InMemory(FolderSuite):
+    @pytest.fixture(autouse=True)
+    def _folder(self):
+        self.folder = MemoryFolder()
+
+    def write(self, path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
+        self.folder.write(path, data, mtime_ns=mtime_ns)
+
+    def remove(self, path: str) -> None:
+        self.folder.remove(path)
+
+    def rename(self, path: str, to: str) -> None:
+        self.folder.rename(path, to)
+
+
+class OnDisk(FolderSuite):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path):
+        self.root = tmp_path / "root µ"
+        self.root.mkdir()
+
+    def write(self, path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(data)
+        if mtime_ns is not None:
+            os.utime(self.root / path, ns=(mtime_ns, mtime_ns))
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink()
+
+    def rename(self, path: str, to: str) -> None:
+        (self.root / path).replace(self.root / to)
+
+
+class TestMemoryReader(InMemory, FileReaderSuite):
+    def reader(self) -> FileReader:
+        return self.folder
+
+
+class TestFolderReader(OnDisk, FileReaderSuite):
+    def reader(self) -> FileReader:
+        return FolderReader(self.root)
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+    def test_a_symbolic_link_is_not_followed(self, tmp_path: Path):
+        (tmp_path / "secret").write_bytes(b"secret")
+        (self.root / "link").symlink_to(tmp_path / "secret")
+        assert self.reader().stat("link") is None
+        assert not [files for _, files in FolderWatcher(self.root, lambda _: None).scan() if files]
+
+
+class TestMemoryWatcher(InMemory, WatcherSuite):
+    def watcher(self) -> Watcher:
+        return self.folder
+
+    def hide_root(self) -> None:
+        self.folder.unreadable.add("")
+
+
+class TestFolderWatcher(OnDisk, WatcherSuite):
+    polling = False
+
+    def watcher(self) -> Watcher:
+        return FolderWatcher(self.root, lambda _: None, polling=self.polling)
+
+    def hide_root(self) -> None:
+        self.root.rename(self.root.with_name("elsewhere"))
+
+
+class TestPollingFolderWatcher(TestFolderWatcher):
+    polling = True
+
+
+class TestMemorySink(SinkSuite):
+    @pytest.fixture(autouse=True)
+    def _sink(self):
+        self.only = MemorySink()
+
+    def make(self) -> Sink:
+        return self.only
+
+    def visible(self) -> dict[str, bytes]:
+        return self.only.files
+
+    def put(self, path: str, data: bytes) -> None:
+        self.only.files[path] = data
+
+    def set_aside(self) -> list[tuple[bytes, str]]:
+        return list(self.only.aside.values())
+
+    def quarantined(self) -> list[tuple[int, int, bytes, str]]:
+        return [(r.partition, r.offset, r.value or b"", reason) for _, r, reason in self.only.quarantined]
+
+
+class TestFolderSink(SinkSuite):
+    by_descriptor = True
+
+    @pytest.fixture(autouse=True)
+    def _root(self, tmp_path: Path):
+        self.root = tmp_path / "out µ"
+
+    def make(self) -> Sink:
+        return FolderSink(self.root, by_descriptor=self.by_descriptor)
+
+    def visible(self) -> dict[str, bytes]:
+        files = [file for file in self.root.rglob("*") if file.is_file()]
+        paths = {file.relative_to(self.root).as_posix(): file for file in files}
+        return {path: file.read_bytes() for path, file in paths.items() if not path.startswith(".openmsistream/")}
+
+    def put(self, path: str, data: bytes) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(data)
+
+    def notes(self) -> list[tuple[Path, dict[str, object]]]:
+        found = sorted((self.root / ".openmsistream" / "quarantine").glob("*.json"))
+        return [(note.with_suffix(""), json.loads(note.read_text(encoding="utf-8"))) for note in found]
+
+    def set_aside(self) -> list[tuple[bytes, str]]:
+        return [(file.read_bytes(), str(note["reason"])) for file, note in self.notes() if "version" in note]
+
+    def quarantined(self) -> list[tuple[int, int, bytes, str]]:
+        return [
+            (note["partition"], note["offset"], file.with_name(f"{file.name}.value").read_bytes(), note["reason"])  # type: ignore[misc]
+            for file, note in self.notes()
+            if "offset" in note
+        ]
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+    def test_a_link_in_the_output_folder_leads_nowhere(self, sink: Sink, tmp_path: Path):
+        (tmp_path / "elsewhere").mkdir()
+        (self.root / "link").symlink_to(tmp_path / "elsewhere")
+        self.deliver_refused(sink, "link/a")
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+
+    def deliver_refused(self, sink: Sink, path: str) -> None:
+
+        sink.write(key(path), 0, b"data")
+        assert list(sink.publish([publication(key(path), 4)])) == [key(path)]
+
+
+class TestFolderSinkByPath(TestFolderSink):
+    by_descriptor = False
