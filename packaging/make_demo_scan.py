@@ -1,7 +1,7 @@
 """Makes the small NeXus file that the package ships: for maintainers, when it is to look different.
 
-Owns the content of ``src/openmsistream/demo/files/scan_0042.nxs``: a made-up X-ray scan laid out as the NeXus standard asks. Nothing
-at run time needs it, and it is the only module here that knows h5py.
+Owns the content of ``src/openmsistream/demo/files/scan_0042.nxs``: a made-up X-ray scan laid out as the NeXus
+standard asks. Nothing at run time needs it, and it is the only module here that knows h5py.
 Run it as ``python packaging/make_demo_scan.py`` with h5py installed.
 
 Source: NeXus manual, "NXdata" (``signal``, ``axes``) and "NXroot" (``default``).

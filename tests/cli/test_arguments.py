@@ -89,7 +89,7 @@ def place(tmp_path: Path) -> dict[type[CommonOptions], str]:
 
 @pytest.mark.parametrize(("model", "name", "text", "meaning", "default"), ALL_1X)
 @pytest.mark.parametrize("legacy", [True, False])
-def test_every_option_of_1x_is_there_in_both_spellings(  # noqa: PLR0917
+def test_every_option_of_1x_is_there_in_both_spellings(
     place: dict[type[CommonOptions], str],
     model: type[CommonOptions],
     name: str,
