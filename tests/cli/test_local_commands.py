@@ -81,11 +81,13 @@ def test_start_writes_a_config_file_and_commands_that_can_be_pasted(folder):
     assert parser["consumer"]["auto.offset.reset"] == "earliest"
     pasted = [shlex.split(line) for line in began.stdout.splitlines() if "openmsistream " in line]
     ends = ["--config", str(config), "--topic-name", "files"]
+    program = pasted[0][0]
+    assert subprocess.run([program, "--version"], check=True, capture_output=True).stdout.startswith(b"openmsistream 2")
     assert pasted == [
-        ["openmsistream", "watch", "my_data", *ends],
-        ["openmsistream", "download", "received", *ends],
-        ["openmsistream", "local", "status", "--folder", str(folder)],
-        ["openmsistream", "local", "stop", "--folder", str(folder)],
+        [program, "watch", "my_data", *ends],
+        [program, "download", "received", *ends],
+        [program, "local", "status", "--folder", str(folder)],
+        [program, "local", "stop", "--folder", str(folder)],
     ]
     shown = openmsistream("local", "status", "--folder", folder)
     assert shown.returncode == 0
@@ -102,7 +104,7 @@ def test_start_writes_a_config_file_and_commands_that_can_be_pasted(folder):
     more = openmsistream("local", "start", "--folder", folder, "--topic", "later")
     assert more.returncode == 0, more.stderr
     assert LocalBroker.find(folder) is not None
-    assert ["openmsistream", "download", "received", "--config", str(config), "--topic-name", "later"] in [
+    assert [program, "download", "received", "--config", str(config), "--topic-name", "later"] in [
         shlex.split(line) for line in more.stdout.splitlines() if "openmsistream " in line
     ]
 

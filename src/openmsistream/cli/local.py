@@ -155,14 +155,14 @@ def _next_steps(config: Path, topic: str, folder: Path | None) -> str:
     return f"""
 Next steps:
   1. Send every file that you put into a folder (leave it running; q or Ctrl-C ends it):
-     {_pasted("openmsistream", "watch", "my_data", *ends)}
+     {_pasted("watch", "my_data", *ends)}
   2. In a second terminal, receive them:
-     {_pasted("openmsistream", "download", "received", *ends)}
+     {_pasted("download", "received", *ends)}
   3. Copy a file into my_data: it appears in received.
   4. See what is on the broker:
-     {_pasted("openmsistream", "local", "status", *where)}
+     {_pasted("local", "status", *where)}
   5. Stop it, when you are done:
-     {_pasted("openmsistream", "local", "stop", *where)}"""
+     {_pasted("local", "stop", *where)}"""
 
 
 def _stop(namespace: argparse.Namespace) -> int:
@@ -197,7 +197,7 @@ def _status(namespace: argparse.Namespace) -> int:
     elif broker is None:
         print(f"Not running: {ended}")
         print(f"  data    {folder}")
-        print(f"  start   {_pasted('openmsistream', 'local', 'start', *_where(namespace.folder))}")
+        print(f"  start   {_pasted('local', 'start', *_where(namespace.folder))}")
     else:
         print(f"Running at {broker.bootstrap} (process {broker.pid}).")
         print(f"  data    {broker.folder}")
@@ -255,7 +255,10 @@ def _say(line: str) -> None:
 
 
 def _pasted(*words: str) -> str:
-    """One command line, quoted as this system's shell wants it."""
+    """A command of ours, as it can be pasted into this system's shell."""
+    from openmsistream.local.place import program_name  # noqa: PLC0415
+
+    words = (program_name(), *words)
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 

@@ -19,7 +19,7 @@ from openmsistream.demo.tally import Tally
 from openmsistream.demo.verify import Verdict
 from openmsistream.demo.view import say, size_text
 from openmsistream.errors import OpenMSIStreamError
-from openmsistream.local.place import CONFIG_FILE, default_folder
+from openmsistream.local.place import CONFIG_FILE, default_folder, program_name
 
 _HASH_LETTERS = 8
 
@@ -80,18 +80,18 @@ def show_next_steps(console: Console, config: str | None, topic: str) -> None:
     steps: list[tuple[str, list[str]]] = []
     if config is None:
         config = str(default_folder() / CONFIG_FILE)
-        start = command("openmsistream", "local", "start", "--topic", topic)
-        steps.append(("Start a broker on this computer (`openmsistream local stop` ends it, later):", [start]))
+        start = command(program_name(), "local", "start", "--topic", topic)
+        steps.append(("Start a broker on this computer (`local stop` ends it, later):", [start]))
     here = ("--config", config, "--topic-name", topic)
     steps += [
         ("Make two folders, one to watch and one for the copies:", ["mkdir measurements", "mkdir copies"]),
         (
             "In one terminal, send whatever appears in the first folder:",
-            [command("openmsistream", "watch", "measurements", *here)],
+            [command(program_name(), "watch", "measurements", *here)],
         ),
         (
             "In a second terminal, receive it into the other folder:",
-            [command("openmsistream", "download", "copies", *here)],
+            [command(program_name(), "download", "copies", *here)],
         ),
         (
             "Save a file in the folder measurements and look into copies. Type q and Enter to end a program.",

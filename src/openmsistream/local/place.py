@@ -6,6 +6,8 @@ Knows folders and the text of that file; it starts nothing and talks to no broke
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 from platformdirs import user_data_dir
@@ -50,3 +52,18 @@ def write_config(folder: Path, bootstrap: str) -> Path:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}", hint="use a --folder that you may write to") from error
     return path
+
+
+def program_name() -> str:
+    """
+    What a user types to start our command in this terminal.
+
+    ``openmsistream`` where the shell finds that; else its path, which begins in the present folder if it lies below:
+    a virtual environment need not be activated.
+    """
+    script = Path(sys.executable).with_name("openmsistream.exe" if sys.platform == "win32" else "openmsistream")
+    found = shutil.which("openmsistream")
+    if not script.exists() or (found is not None and Path(found).absolute() == script.absolute()):
+        return "openmsistream"
+    here = Path.cwd()
+    return str(script.relative_to(here)) if script.is_relative_to(here) else str(script)
