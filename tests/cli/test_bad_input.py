@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from openmsistream.local.broker import LocalBroker
@@ -84,6 +86,67 @@ def nobody_answers() -> Iterator[str]:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, nobody answers
         yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+def like_any_user() -> None:
+    """In a new process: even root may then read and write only what the file's rights allow."""
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None)
+        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            assert libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Programs that take their time: started with the first test here, so that they do not keep later ones waiting."""
+
+    address: str
+    config: Path
+    giving_up: list[Program]
+    waiting: list[Program]
+    signalled: Program
+    with_password: tuple[Program, Path]
+    closed_file: Program | None
+
+    def until_it_waits(self, program: Program) -> None:
+        """A program that runs for ever has said that its broker does not answer."""
+        program.until(lambda: "does not answer, waiting" in program.stdout, "it says that it waits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slow(tmp_path_factory: pytest.TempPathFactory, broker: LocalBroker) -> Iterator[Slow]:
+    base = tmp_path_factory.mktemp("slow")
+    data, log = base / "data", base / "all.log"
+    fill(data, {"a.dat": 10, "closed.dat": 10, "z.dat": 10})
+    (data / "closed.dat").chmod(0)
+    assert create_topic(broker.bootstrap, "slow")
+    with nobody_answers() as address, contextlib.ExitStack() as stack:
+        away = config(base / "away", address)
+        sasl = "security.protocol = SASL_PLAINTEXT\nsasl.mechanism = PLAIN\nsasl.username = lab\nsasl.password = "
+        secret = config(base / "secret", address, broker=sasl + PASSWORD)
+        levels = ("--logger-stream-level", "debug", "--logger-file-level", "debug", "--logger-file-path", log)
+
+        def begin(*words: object, file: Path = away, **more: Any) -> Program:
+            return stack.enter_context(start(*words, "--config", file, "--state-dir", base / "state", **more))
+
+        closed = ("--once", "--watchdog-lag-time", 0, "--topic-name", "slow")
+        yield Slow(
+            address,
+            away,
+            giving_up=[
+                begin("upload", data / "a.dat"),
+                begin("watch", data, "--once"),
+                begin("download", base / "out", "--until-idle", 1),
+            ],
+            waiting=[begin("watch", data), begin("download", base / "out")],
+            signalled=begin("watch", data),
+            with_password=(begin("watch", data, *levels, file=secret), log),
+            closed_file=begin(
+                "watch", data, *closed, file=config(base / "here", broker.bootstrap), preexec_fn=like_any_user
+            )
+            if sys.platform == "linux"
+            else None,
+        )
 
 
 # -- the command line itself ----------------------------------------------------------------------------------
@@ -209,43 +272,23 @@ def test_a_compacted_topic_is_refused_with_the_command_that_changes_it(
     assert "kafka-configs.sh" in done.stderr
 
 
-def test_programs_that_end_by_themselves_give_up_when_no_broker_answers(folder: Path, tmp_path: Path) -> None:
-    """After half a minute, with the address and the place in the config file where it stands."""
-    with nobody_answers() as address, contextlib.ExitStack() as stack:
-        path = config(tmp_path, address)
-        common = ("--config", path, "--state-dir", tmp_path / "state")
-        programs = [  # all at once: each takes half a minute
-            stack.enter_context(start(*words, *common))
-            for words in (
-                ("upload", folder / "scan.dat"),
-                ("watch", folder, "--once"),
-                ("download", tmp_path / "out", "--until-idle", 1),
-            )
-        ]
-        for program in programs:
-            assert program.wait() == ERROR
-            lines = program.stderr.splitlines()
-            assert len(lines) == 2
-            assert lines[0].startswith(f"Error: no Kafka broker answers at {address}")
-            assert f"{path} [broker] bootstrap.servers" in lines[1]
-            assert program.stdout.count("does not answer") == 1
+def test_programs_that_run_for_ever_wait_for_their_broker_and_can_be_ended(slow: Slow) -> None:
+    """They say once that they wait; ``q`` ends them within seconds, with an error that says why nothing was done."""
+    for program in slow.waiting:
+        slow.until_it_waits(program)
+        assert program.quit(5) == ERROR
+        assert program.stdout.count("does not answer") == 1
+        (error, _) = program.stderr.splitlines()
+        assert error.startswith(f"Error: no Kafka broker had answered at {slow.address} when")
 
 
-@pytest.mark.parametrize("command", ["watch", "download"])
-def test_a_program_that_runs_for_ever_waits_for_its_broker_and_can_be_ended(
-    folder: Path, tmp_path: Path, command: str
-) -> None:
-    """It says once that it waits; ``q`` ends it."""
-    with nobody_answers() as address:
-        path = config(tmp_path, address)
-        with start(command, folder, "--config", path, "--state-dir", tmp_path / "state") as program:
-            program.until(lambda: "does not answer, waiting" in program.stdout, "it says that it waits")
-            code = program.quit(5)
-
-    assert code == ERROR
-    assert program.stdout.count("does not answer") == 1
-    assert program.stderr.count("Error:") == 1
-    assert "Traceback" not in program.stderr
+@posix
+def test_a_second_signal_ends_a_program_that_waits_for_its_broker_at_once(slow: Slow) -> None:
+    """The exit code is that of the signal."""
+    slow.until_it_waits(slow.signalled)
+    slow.signalled.signal(signal.SIGINT)
+    slow.signalled.signal(signal.SIGTERM)
+    assert slow.signalled.wait(5) in {128 + signal.SIGTERM, 128 + signal.SIGINT}
 
 
 def test_a_broker_that_dies_in_the_middle_makes_an_upload_end_with_a_reason(
@@ -272,14 +315,6 @@ def test_a_broker_that_dies_in_the_middle_makes_an_upload_end_with_a_reason(
 # -- files and folders ------------------------------------------------------------------------------------------
 
 
-def like_any_user() -> None:
-    """In a new process: even root may then read and write only what the file's rights allow."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None)
-        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            assert libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
-
-
 @linux
 def test_a_file_without_the_right_to_read_it_is_named(folder: Path, lab: Path, topic: MakeTopic) -> None:
     """With the right that is missing, as the hint."""
@@ -301,25 +336,6 @@ def test_an_output_folder_without_the_right_to_write_is_named(tmp_path: Path, la
 
     assert f"{out}: the output folder cannot be written: Permission denied" in one_error(done)
     assert "the right to write" in done.stderr
-
-
-@linux
-def test_files_that_cannot_be_read_do_not_keep_once_from_ending(
-    folder: Path, lab: Path, topic: MakeTopic, broker: LocalBroker
-) -> None:
-    """``--once`` sends the rest, tries again, names the file, and ends with a non-zero code."""
-    fill(folder, {"a.dat": 10, "z.dat": 10})
-    (folder / "scan.dat").chmod(0)
-    words = ("--once", "--watchdog-lag-time", 0, "--state-dir", folder.parent / "state")
-
-    done = run("watch", folder, "--config", lab, "--topic-name", topic(), *words, preexec_fn=like_any_user)
-
-    assert done.returncode == ERROR
-    assert "sent: a.dat" in done.stdout
-    assert "sent: z.dat" in done.stdout
-    assert "scan.dat: it cannot be read: Permission denied" in done.stdout
-    assert "2 files sent" in done.stdout
-    assert "1 failed" in done.stdout
 
 
 @linux
@@ -394,26 +410,16 @@ def test_a_watched_folder_that_vanishes_is_told_once_and_taken_up_again(
 # -- secrets ----------------------------------------------------------------------------------------------------
 
 
-def test_a_password_is_shown_nowhere(folder: Path, tmp_path: Path) -> None:
+def test_a_password_is_shown_nowhere(slow: Slow) -> None:
     """Not on standard output or error, not in the log file, not in the list of processes, at any level."""
-    log = tmp_path / "all.log"
-    with nobody_answers() as address:
-        path = config(
-            tmp_path,
-            address,
-            broker=f"security.protocol = SASL_PLAINTEXT\nsasl.mechanism = PLAIN\nsasl.username = lab\n"
-            f"sasl.password = {PASSWORD}",
-        )
-        words = ("--logger-stream-level", "debug", "--logger-file-level", "debug", "--logger-file-path", log)
-        with start("watch", folder, "--config", path, "--state-dir", tmp_path / "state", *words) as program:
-            program.until(lambda: "does not answer" in program.stdout, "it waits for the broker")
-            seen = ""
-            if Path("/proc").is_dir():
-                seen = Path(f"/proc/{program.pid}/cmdline").read_text("utf-8")
-            program.quit(30)
+    program, log = slow.with_password
+    slow.until_it_waits(program)
+    seen = " ".join(psutil.Process(program.pid).cmdline())
+    program.quit(5)
 
     assert "does not answer" in log.read_text("utf-8")
     for text in (program.stdout, program.stderr, log.read_text("utf-8"), seen):
+        assert text
         assert PASSWORD not in text
 
 
@@ -455,13 +461,27 @@ def test_garbage_on_the_topic_is_told_and_does_not_change_the_exit_code(
     assert f"put into quarantine: topic {name}, partition 0, offset 0: record is not a file chunk" in done.stdout
 
 
-@posix
-def test_a_second_signal_ends_a_program_that_waits_for_its_broker_at_once(folder: Path, tmp_path: Path) -> None:
-    """The exit code is that of the signal."""
-    with nobody_answers() as address:
-        path = config(tmp_path, address)
-        with start("watch", folder, "--config", path, "--state-dir", tmp_path / "state") as program:
-            program.until(lambda: "does not answer" in program.stdout, "it waits for the broker")
-            program.signal(signal.SIGINT)
-            program.signal(signal.SIGTERM)
-            assert program.wait(5) in {128 + signal.SIGTERM, 128 + signal.SIGINT}
+# -- what takes long, at the end --------------------------------------------------------------------------------
+
+
+def test_programs_that_end_by_themselves_give_up_when_no_broker_answers(slow: Slow) -> None:
+    """After half a minute, with the address and the place in the config file where it stands."""
+    for program in slow.giving_up:
+        assert program.wait() == ERROR
+        error, hint = program.stderr.splitlines()
+        assert error.startswith(f"Error: no Kafka broker answers at {slow.address}")
+        assert f"{slow.config} [broker] bootstrap.servers" in hint
+        assert program.stdout.count("does not answer") == 1
+
+
+@linux
+def test_files_that_cannot_be_read_do_not_keep_once_from_ending(slow: Slow) -> None:
+    """``--once`` sends the rest, tries again, names the file, and ends with a non-zero code."""
+    program = slow.closed_file
+    assert program is not None
+    assert program.wait() == ERROR
+    assert "sent: a.dat" in program.stdout
+    assert "sent: z.dat" in program.stdout
+    assert "closed.dat: it cannot be read: Permission denied" in program.stdout
+    assert "2 files sent" in program.lines[-1]
+    assert "1 failed" in program.lines[-1]

@@ -268,7 +268,7 @@ class Place:
         """Start the downloader to the output folder."""
         return program("download", self.output, *self._common(), *options, **more)
 
-    def fetch(self, *options: object, idle: float = 1.5, **more: Any) -> Program:
+    def fetch(self, *options: object, idle: float = 1.0, **more: Any) -> Program:
         """Run the downloader until nothing comes any more; fails when it does not end well."""
         with self.download("--until-idle", idle, *options, **more) as receiver:
             assert receiver.wait() in {0, 3}, receiver.stderr + str(receiver.events[-3:])
@@ -333,8 +333,9 @@ def raw_records(bootstrap: str, topic: str, seconds: float = PATIENCE_SECONDS) -
             if message is None or message.error() is not None:
                 continue
             yield message
-            if message.offset() >= ends[message.partition()] - 1:
-                missing.discard(message.partition())
+            partition, offset = message.partition() or 0, message.offset() or 0
+            if offset >= ends[partition] - 1:
+                missing.discard(partition)
     finally:
         client.close()
 

@@ -97,7 +97,7 @@ def test_both_programs_can_be_ended_while_the_broker_stands_still(risky: Place, 
     (stopped,) = sender.of("program_stopped")
     assert stopped["waiting"] > 0
     risky.send("--chunk-size", 65_536)
-    risky.fetch()
+    risky.fetch(idle=3)
     assert all_there(risky)
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
+from openmsistream.cli.printable import printable
 from openmsistream.core import events as ev
 
 MAX_BARS = 8
@@ -33,7 +34,8 @@ class Bars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._files = self._bytes = 0
-        self._live = Live(self._view(), console=self._console, refresh_per_second=REFRESH_PER_SECOND)
+        # Asked for what to show at each refresh, so that the last file of many is counted without another event.
+        self._live = Live(get_renderable=self._view, console=self._console, refresh_per_second=REFRESH_PER_SECOND)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -42,7 +44,6 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.update(self._view())
         self._live.__exit__(kind, value, trace)
 
     def say(self, level: int, text: str) -> None:
@@ -63,15 +64,13 @@ class Bars:
                 self._end(event.path)
             case ev.FileFailed() | ev.FileSuperseded() | ev.FileSkipped():
                 self._end(event.path)
-        if not isinstance(event, ev.FileSent | ev.FileDelivered) or self._files % 50 == 1:
-            self._live.update(self._view())
 
     def _show(self, path: str, done: int, size: int | None) -> None:
         task = self._tasks.get(path)
         if task is not None:
             self._progress.update(task, completed=done, total=size)
         elif len(self._tasks) < MAX_BARS:
-            shown = escape(path.encode("utf-8", "backslashreplace").decode("utf-8"))
+            shown = escape(printable(path))
             self._tasks[path] = self._progress.add_task(shown, completed=done, total=size)
 
     def _end(self, path: str) -> None:
@@ -80,5 +79,6 @@ class Bars:
             self._progress.remove_task(task)
 
     def _view(self) -> Group:
-        line = f"{self._files} files {self._verb}, {self._bytes / 1e6:.1f} MB   (q + Enter: quit, c + Enter: check)"
+        files = "1 file" if self._files == 1 else f"{self._files} files"
+        line = f"{files} {self._verb}, {self._bytes / 1e6:.1f} MB   (q + Enter: quit, c + Enter: check)"
         return Group(self._progress, Text(line, style="bold"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from openmsistream import __version__
 from openmsistream.cli import demo, exit_codes, local
 from openmsistream.cli.arguments import Parser, add_options
+from openmsistream.cli.printable import printable
 from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
 from openmsistream.errors import OpenMSIStreamError
 
@@ -79,10 +80,9 @@ def guarded(run: Callable[[argparse.Namespace], int], namespace: argparse.Namesp
 
 def complain(error: OpenMSIStreamError) -> None:
     """Print an error as a user meets it."""
-    text = error.message.encode("utf-8", "backslashreplace").decode("utf-8")
-    print(f"Error: {text}", file=sys.stderr)
+    print(f"Error: {printable(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"Try:   {error.hint}", file=sys.stderr)
+        print(f"Try:   {printable(error.hint)}", file=sys.stderr)
 
 
 def _run_program(model: type[CommonOptions], namespace: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openmsistream.cli.printable import printable
 from openmsistream.core import events as ev
 from openmsistream.programs.telemetry import LogLines
 
@@ -75,7 +76,7 @@ class Reporter:
 def words(event: ev.Event) -> tuple[int, str]:
     """The level of an event, and what to say of it in one line; nothing for what only bars and JSON show."""
     level, text = _words(event)
-    return level, text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return level, printable(text)
 
 
 def _words(event: ev.Event) -> tuple[int, str]:
