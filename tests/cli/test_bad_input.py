@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,11 +18,10 @@ import pytest
 from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
 from tests.conftest import MakeTopic
-from tests.faults.support import Program, config, fill, produce, tree
+from tests.faults.records import produce
+from tests.faults.support import Program, config, fill
+from tests.faults.typed import ERROR, OK, like_any_user, nobody_answers, one_error, one_usage_error, run, start
 
-OK, ERROR, USAGE = 0, 1, 2
-# Source: Linux, linux/capability.h and linux/prctl.h.
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24
 PASSWORD = "Sup3r-s3cret-pa55word"
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX names, rights and signals")
@@ -32,39 +29,6 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="root gives up its ri
 as_root = pytest.mark.skipif(
     sys.platform == "win32" or os.geteuid() != 0, reason="mounts something, which only root may do"
 )
-
-
-def run(*words: object, seconds: float = 60, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Type ``openmsistream WORDS`` and wait for its end."""
-    with start(*words, **more) as program:
-        program.end_of_input()
-        code = program.wait(seconds)
-    return subprocess.CompletedProcess([*map(str, words)], code, program.stdout, program.stderr)
-
-
-def start(*words: object, **more: Any) -> Program:
-    """Type ``openmsistream WORDS`` and do not wait."""
-    return Program([sys.executable, "-m", "openmsistream", *map(str, words)], **more)
-
-
-def one_error(done: subprocess.CompletedProcess[str]) -> str:
-    """The error a program ended with: exactly one such line, at most one hint behind it, and nothing else."""
-    lines = done.stderr.splitlines()
-    assert done.returncode == ERROR, done.stderr
-    assert len(lines) in {1, 2}, done.stderr
-    assert lines[0].startswith("Error: ")
-    assert all(line.startswith("Try:   ") for line in lines[1:])
-    assert not lines[0].endswith(".")
-    return lines[0]
-
-
-def one_usage_error(done: subprocess.CompletedProcess[str]) -> str:
-    """What a mistake in the command line itself is answered with: one line, exit code 2."""
-    (line,) = done.stderr.splitlines()
-    assert done.returncode == USAGE
-    assert ": error: " in line
-    assert done.stdout == ""
-    return line
 
 
 @pytest.fixture
@@ -78,22 +42,6 @@ def folder(tmp_path: Path) -> Path:
 def lab(tmp_path: Path, broker: LocalBroker) -> Path:
     """A config file for the broker."""
     return config(tmp_path, broker.bootstrap)
-
-
-@contextlib.contextmanager
-def nobody_answers() -> Iterator[str]:
-    """An address where connections are refused."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, nobody answers
-        yield f"127.0.0.1:{reserved.getsockname()[1]}"
-
-
-def like_any_user() -> None:
-    """In a new process: even root may then read and write only what the file's rights allow."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None)
-        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            assert libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
 
 
 @dataclass(frozen=True)
@@ -310,101 +258,6 @@ def test_a_broker_that_dies_in_the_middle_makes_an_upload_end_with_a_reason(
     assert len(lines) <= 2
     assert "xrd" in upload.stderr
     assert upload.of("file_sent") == []
-
-
-# -- files and folders ------------------------------------------------------------------------------------------
-
-
-@linux
-def test_a_file_without_the_right_to_read_it_is_named(folder: Path, lab: Path, topic: MakeTopic) -> None:
-    """With the right that is missing, as the hint."""
-    (folder / "scan.dat").chmod(0)
-
-    done = run("upload", folder / "scan.dat", "--config", lab, "--topic-name", topic(), preexec_fn=like_any_user)
-
-    assert "scan.dat: it cannot be read: Permission denied" in one_error(done)
-    assert "the right to read" in done.stderr
-
-
-@linux
-def test_an_output_folder_without_the_right_to_write_is_named(tmp_path: Path, lab: Path, topic: MakeTopic) -> None:
-    """With the right that is missing, as the hint."""
-    out = tmp_path / "out"
-    out.mkdir(mode=0o555)
-
-    done = run("download", out, "--config", lab, "--topic-name", topic(), preexec_fn=like_any_user)
-
-    assert f"{out}: the output folder cannot be written: Permission denied" in one_error(done)
-    assert "the right to write" in done.stderr
-
-
-@linux
-def test_a_folder_below_the_watched_one_that_cannot_be_read_is_told_once(
-    folder: Path, lab: Path, topic: MakeTopic
-) -> None:
-    """The rest is sent; the folder is looked at again once it can be read."""
-    fill(folder, {"closed/inner.dat": 10})
-    (folder / "closed").chmod(0)
-    words = ("--watchdog-lag-time", 0, "--scan-seconds", 0.2, "--state-dir", folder.parent / "state", "--json")
-    with start(
-        "watch",
-        folder,
-        "--upload-existing",
-        *("--config", lab, "--topic-name", topic()),
-        *words,
-        preexec_fn=like_any_user,
-    ) as program:
-        program.until_event("file_sent", path="scan.dat")
-        program.until(lambda: [e for e in program.of("note") if "closed" in e["text"]], "it says so")
-        (folder / "closed").chmod(0o755)
-        program.until_event("file_sent", path="closed/inner.dat")
-        assert program.quit() == OK
-    assert len([e for e in program.of("note") if "closed" in e["text"]]) == 1
-
-
-@as_root
-def test_an_output_folder_on_a_read_only_disk_is_named(tmp_path: Path, lab: Path, topic: MakeTopic) -> None:
-    """The error says read-only, not something about a database."""
-    out = tmp_path / "out"
-    out.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(out)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("mounting is not permitted here")
-    try:
-        done = run("download", out, "--config", lab, "--topic-name", topic())
-    finally:
-        subprocess.run(["umount", "-l", str(out)], check=True)
-
-    assert f"{out}: the output folder cannot be written: Read-only file system" in one_error(done)
-
-
-def test_the_ledger_may_not_stand_in_the_watched_folder(folder: Path, lab: Path, topic: MakeTopic) -> None:
-    """Nothing of ours stands in a folder that is watched."""
-    done = run("watch", folder, "--config", lab, "--topic-name", topic(), "--state-dir", folder / "state")
-
-    assert "lies in the watched folder" in one_error(done)
-    assert tree(folder).keys() == {b"scan.dat"}
-
-
-def test_a_watched_folder_that_vanishes_is_told_once_and_taken_up_again(
-    folder: Path, lab: Path, topic: MakeTopic
-) -> None:
-    """A share that is unmounted for a while: one line, nothing taken as deleted, and it goes on."""
-    away = folder.with_name("away")
-    words = ("--watchdog-lag-time", 0, "--scan-seconds", 0.2, "--state-dir", folder.parent / "state", "--json")
-    with start("watch", folder, "--upload-existing", "--config", lab, "--topic-name", topic(), *words) as program:
-        program.until_event("file_sent", path="scan.dat")
-        folder.rename(away)
-        program.until(lambda: [e for e in program.of("note") if "cannot be listed" in e["text"]], "it says so")
-        fill(away, {"meanwhile.dat": 10})
-        away.rename(folder)
-        program.until_event("file_sent", path="meanwhile.dat")
-        assert program.quit() == OK
-
-    assert program.paths("file_sent") == ["scan.dat", "meanwhile.dat"]
-    assert len([e for e in program.of("note") if "cannot be listed" in e["text"]]) == 1
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------

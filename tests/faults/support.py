@@ -1,7 +1,7 @@
-"""What fault and command-line tests share: our programs as processes, what a topic really holds, and trees by hash.
+"""What fault and command-line tests share: our programs as processes, folders for them, and trees by hash.
 
-Owns how a program is started, watched by its events, killed and awaited, always with a deadline. The topic is
-read with a bare Kafka client and MessagePack, not with our own decoder, so that a bug of ours cannot hide itself.
+Owns how a program is started, watched by its events, killed and awaited, always with a deadline. It must not know
+what is on a topic: that is ``records``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
-
-import msgpack
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from openmsistream.core.paths import WORK_FOLDER
 
@@ -301,89 +297,6 @@ def fill(folder: Path, files: Mapping[str, int], seed: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(source.randbytes(size))
         beside.replace(path)
-
-
-@dataclass
-class OnTopic:
-    """What the topic holds of one version: its bytes (each chunk counted as often as it is there) and ends."""
-
-    path: bytes
-    partition: int
-    first_offset: int
-    bytes: int = 0
-    chunks: int = 0
-    lasts: int = 0
-    aborts: int = 0
-
-
-def raw_records(bootstrap: str, topic: str, seconds: float = PATIENCE_SECONDS) -> Iterator[Any]:
-    """Every record of a topic, oldest first in each partition, read by a bare client."""
-    client = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "test-raw", "enable.auto.commit": False, "log_level": 0}
-    )
-    try:
-        partitions = client.list_topics(topic, timeout=seconds).topics[topic].partitions
-        ends = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=seconds)[1] for p in partitions}
-        missing = {p for p, end in ends.items() if end > 0}
-        client.assign([TopicPartition(topic, p, 0) for p in missing])
-        deadline = time.monotonic() + seconds
-        while missing:
-            assert time.monotonic() < deadline, f"topic {topic} was not read to its end"
-            message = client.poll(0.2)
-            if message is None or message.error() is not None:
-                continue
-            yield message
-            partition, offset = message.partition() or 0, message.offset() or 0
-            if offset >= ends[partition] - 1:
-                missing.discard(partition)
-    finally:
-        client.close()
-
-
-def on_topic(bootstrap: str, topic: str) -> dict[bytes, OnTopic]:
-    """What a topic holds of each v2 version, by version id."""
-    found: dict[bytes, OnTopic] = {}
-    for message in raw_records(bootstrap, topic):
-        value = message.value()
-        assert value[:4] == b"OMS2"
-        stop = 6 + int.from_bytes(value[4:6], "big")
-        header = msgpack.unpackb(value[6:stop], unicode_errors="surrogateescape")
-        path = header["path"] if isinstance(header["path"], bytes) else header["path"].encode()
-        version = found.setdefault(header["id"], OnTopic(path, message.partition(), message.offset()))
-        version.bytes += len(value) - stop
-        version.chunks += 1
-        version.lasts += bool(header.get("last"))
-        version.aborts += "abort" in header
-    return found
-
-
-def by_path(versions: Iterable[OnTopic]) -> dict[bytes, list[OnTopic]]:
-    """The versions of each path, oldest first."""
-    found: dict[bytes, list[OnTopic]] = defaultdict(list)
-    for version in versions:
-        found[version.path].append(version)
-    return dict(found)
-
-
-def produce(bootstrap: str, topic: str, values: Iterable[tuple[bytes | None, bytes | None]], **more: Any) -> None:
-    """Put (key, value) records on a topic with a bare client; returns when the broker has them."""
-    client = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 8_388_608, "log_level": 0})
-    for key, value in values:
-        client.produce(topic, key=key, value=value, **more)
-    assert client.flush(PATIENCE_SECONDS) == 0
-
-
-def committed(bootstrap: str, topic: str, group: str, partitions: int = 1) -> dict[int, int]:
-    """The offsets that a group has committed."""
-    client = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
-    try:
-        found = client.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=PATIENCE_SECONDS)
-    except KafkaException as exception:
-        raise AssertionError(f"group {group}: {exception}") from exception
-    finally:
-        client.close()
-    offsets = {place.partition: int(place.offset or 0) for place in found}
-    return {partition: offset for partition, offset in offsets.items() if offset >= 0}
 
 
 @contextmanager

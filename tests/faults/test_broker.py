@@ -6,7 +6,8 @@ import time
 from contextlib import ExitStack
 
 from openmsistream.local.broker import LocalBroker
-from tests.faults.support import LONG, Place, Program, by_path, eventually, fill, on_topic, tree
+from tests.faults.records import by_path, on_topic
+from tests.faults.support import LONG, Place, Program, eventually, fill, tree
 
 FREEZE_SECONDS = 20.0 if LONG else 5.0
 BIG_BYTES = 40_000_000

@@ -13,7 +13,8 @@ import msgpack
 import psutil
 
 from openmsistream.core.paths import WORK_FOLDER
-from tests.faults.support import Place, Program, fill, produce, raw_records, tree
+from tests.faults.records import produce, raw_records
+from tests.faults.support import Place, Program, fill, tree
 
 RSS_LIMIT_BYTES = 200_000_000
 HUGE = 2**62

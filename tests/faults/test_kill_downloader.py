@@ -12,7 +12,8 @@ import pytest
 from openmsistream.core.paths import WORK_FOLDER
 from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
-from tests.faults.support import SEEDS, Place, Program, committed, fill, killed, ledger, produce, raw_records, tree
+from tests.faults.records import committed, produce, raw_records
+from tests.faults.support import SEEDS, Place, Program, fill, killed, ledger, tree
 
 SINK = "openmsistream.adapters.filesystem.sink:FolderSink"
 LEDGER = "openmsistream.adapters.sqlite.downloads:SqliteDownloadLedger"

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tests.faults.support import SEEDS, Place, by_path, fill, killed, ledger, on_topic, tree
+from tests.faults.records import by_path, on_topic
+from tests.faults.support import SEEDS, Place, fill, killed, ledger, tree
 
 BIG_BYTES = 60_000_000
 CHUNK_BYTES = 131_072
