@@ -75,7 +75,10 @@ class OnBroker:
         self.info = describe_topic(settings_for(broker, {}), topic(partitions=2))
 
     def make_producer(self, **extra: str) -> KafkaProducer:
-        return KafkaProducer(settings_for(self.broker, producer_defaults(), **extra), self.info, lambda _: None)
+        settings = settings_for(self.broker, producer_defaults(), **extra)
+        producer = KafkaProducer(settings, self.info.name, lambda _: None)
+        producer.attach(self.info)
+        return producer
 
     def make_consumer(self, group: str) -> KafkaConsumer:
         settings = settings_for(

@@ -7,14 +7,19 @@ them; everything else is keyword-only.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from openmsistream.adapters.clock import SystemClock
 from openmsistream.adapters.filesystem.reading import FolderReader
 from openmsistream.adapters.filesystem.watching import FolderWatcher
+from openmsistream.adapters.kafka.client import TopicInfo
 from openmsistream.adapters.kafka.producer import KafkaProducer
+from openmsistream.adapters.sqlite.database import MEMORY
 from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
+from openmsistream.config.ini import Settings
 from openmsistream.config.models import ProgramConfig, WireFormat
 from openmsistream.config.options import UploadOptions, WatchOptions
 from openmsistream.core.chunk import DEFAULT_CHUNK_BYTES
@@ -212,14 +217,16 @@ def _watch(options: WatchOptions, config: ProgramConfig, events: Telemetry, cont
     config.producer.check_chunk_size(options.chunk_size)
     wire = _wire(config)
     settings = config.producer.settings
-    topic = reach(settings, options.topic, events, control, PATIENCE_SECONDS if options.once else None)
     root, clock = options.upload_dir, SystemClock()
     state = state_folder(options.state_dir)
     _refuse_inside(state, root)
-    ledger = SqliteUploadLedger(ledger_file(state, "upload", topic, of=root), random_bytes())
-    producer = KafkaProducer(settings, topic, events)
-    events.count(lambda: {"n_messages_produced": producer.records, "n_bytes_produced": producer.value_bytes})
-    try:
+    patience = PATIENCE_SECONDS if options.once else None
+
+    def ledger_for(topic: TopicInfo) -> Path:
+        return ledger_file(state, "upload", topic, of=root)
+
+    with _connected(settings, options.topic, ledger_for, events, control, patience) as (topic, producer, ledger):
+        events.count(lambda: {"n_messages_produced": producer.records, "n_bytes_produced": producer.value_bytes})
         reader = FolderReader(root)
         sender = Sender(
             producer,
@@ -250,9 +257,6 @@ def _watch(options: WatchOptions, config: ProgramConfig, events: Telemetry, cont
                 once=options.once,
             ),
         )
-    finally:
-        ledger.close()
-        producer.close()
 
 
 def upload(
@@ -278,11 +282,12 @@ def upload(
     stat = reader.stat(path)
     if stat is None:
         raise SourceError(f"{file}: it is not a regular file", hint="name one file; a folder is sent by watch")
-    topic = reach(settings, options.topic, events, control, PATIENCE_SECONDS)
-    ledger = SqliteUploadLedger(":memory:", random_bytes())
-    producer = KafkaProducer(settings, topic, events)
     clock = SystemClock()
-    try:
+
+    def no_ledger(_: TopicInfo) -> str:
+        return MEMORY  # who asks for one file wants it sent, whatever was sent before
+
+    with _connected(settings, options.topic, no_ledger, events, control, PATIENCE_SECONDS) as (topic, producer, ledger):
         sender = Sender(
             producer,
             reader,
@@ -294,14 +299,31 @@ def upload(
         )
         events(ProgramStarted("upload", topic.name, str(file), settings.get("bootstrap.servers", "")))
         totals = upload_files([(path, stat)], sender, clock, events, control)
-    finally:
-        ledger.close()
-        producer.close()
     for error in sender.errors:
         raise error
     if totals.files == 0:
         raise DeliveryError(f"{file}: not sent whole: {control.reason or 'the broker did not take everything'}")
     return totals
+
+
+@contextmanager
+def _connected(
+    settings: Settings,
+    topic_name: str,
+    ledger_for: Callable[[TopicInfo], Path | str],
+    events: Events,
+    control: Control,
+    patience_seconds: float | None,
+) -> Iterator[tuple[TopicInfo, KafkaProducer, SqliteUploadLedger]]:
+    """The topic, once the broker told what it is, with a producer for it and the ledger."""
+    with ExitStack() as stack:
+        producer = KafkaProducer(settings, topic_name, events)  # first: it connects while the broker is asked
+        stack.callback(producer.close)
+        topic = reach(settings, topic_name, events, control, patience_seconds)
+        producer.attach(topic)
+        ledger = SqliteUploadLedger(ledger_for(topic), random_bytes())
+        stack.callback(ledger.close)
+        yield topic, producer, ledger
 
 
 def _wire(config: ProgramConfig) -> Wire:

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from openmsistream.adapters.kafka.client import REQUEST_SECONDS, Health, TopicInfo, make
 from openmsistream.adapters.kafka.errors import ours
 from openmsistream.config.ini import Settings
+from openmsistream.core.events import Event
 from openmsistream.errors import DeliveryError
 from openmsistream.ports import Acknowledge, Buffer, Events
 
@@ -24,25 +25,32 @@ class KafkaProducer:
 
     Args:
         settings: librdkafka's, from the config file over our defaults.
-        topic: What ``describe_topic`` told.
-        events: Told when the broker goes away and comes back.
+        topic_name: The topic; what it is comes with ``attach``, before the first record.
+        events: Told when the broker goes away and comes back, from ``attach`` on.
+
+    Made some 100 ms before its first record, it sends that at once; a record produced before the connection stands
+    makes librdkafka wait 500 ms for its producer id (measured, librdkafka 2.16).
 
     Attributes:
+        partitions: How many partitions the topic has.
         records, value_bytes: What the broker acknowledged so far.
     """
 
-    def __init__(self, settings: Settings, topic: TopicInfo, events: Events) -> None:
-        self._settings, self._topic = settings, topic
-        self._health = Health(events)
+    def __init__(self, settings: Settings, topic_name: str, events: Events) -> None:
+        self._settings, self._topic = settings, topic_name
+        self._events = events
+        self._health = Health(_nobody)
+        self.partitions = 0
         self._fatal = False
         self.records = self.value_bytes = self._served = 0
         self._producer = self._new()
         self._consumer: Consumer | None = None
 
-    @property
-    def partitions(self) -> int:
-        """How many partitions the topic has."""
-        return self._topic.partitions
+    def attach(self, topic: TopicInfo) -> None:
+        """The topic is known now; what went wrong before is no news any more."""
+        self._producer.poll(0)
+        self._health = Health(self._events)
+        self.partitions = topic.partitions
 
     def produce(self, partition: int, key: bytes, value: Buffer, acknowledge: Acknowledge) -> bool:
         """Queue a record; False when the queue is full."""
@@ -53,7 +61,7 @@ class KafkaProducer:
             value = (ctypes.c_char * len(value)).from_buffer(value)  # type: ignore[assignment]
         try:
             self._producer.produce(
-                self._topic.name,
+                self._topic,
                 value=value,  # type: ignore[arg-type]  # any buffer, though its stubs say bytes
                 key=key,
                 partition=partition,
@@ -66,7 +74,7 @@ class KafkaProducer:
             if error.code() == KafkaError._QUEUE_FULL:
                 return False
             self._fatal = self._fatal or error.fatal()
-            raise ours(error, f"topic {self._topic.name}") from exception
+            raise ours(error, f"topic {self._topic}") from exception
         return True
 
     def poll(self, seconds: float) -> int:
@@ -94,10 +102,10 @@ class KafkaProducer:
             )
         try:
             low, _ = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic.name, partition), timeout=REQUEST_SECONDS
+                TopicPartition(self._topic, partition), timeout=REQUEST_SECONDS
             )
         except KafkaException as exception:
-            raise ours(exception.args[0], f"topic {self._topic.name}") from exception
+            raise ours(exception.args[0], f"topic {self._topic}") from exception
         return int(low)
 
     def pending(self) -> int:
@@ -112,7 +120,10 @@ class KafkaProducer:
             self._consumer.close()
 
     def _new(self) -> Producer:
-        return make(Producer, self._settings, {"error_cb": self._health.error})
+        return make(Producer, self._settings, {"error_cb": self._on_error})
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._health.error(error)  # another one before the topic is known than after
 
     def _renew(self) -> None:
         """After a fatal error librdkafka refuses everything: begin anew. What was unacknowledged is sent again."""
@@ -130,10 +141,14 @@ class KafkaProducer:
             acknowledge(message.offset() or 0, None)
             return
         self._fatal = self._fatal or error.fatal()
-        problem = ours(error, f"topic {self._topic.name}")
+        problem = ours(error, f"topic {self._topic}")
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             problem = DeliveryError(
-                f"topic {self._topic.name}: the broker refuses a record of this size ({error.name()})",
+                f"topic {self._topic}: the broker refuses a record of this size ({error.name()})",
                 hint="use a smaller --chunk_size, or raise max.message.bytes of the topic",
             )
         acknowledge(-1, problem)
+
+
+def _nobody(event: Event) -> None:
+    """Before the topic is known, whoever looks for it tells what is wrong."""
