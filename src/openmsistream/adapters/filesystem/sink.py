@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from openmsistream.adapters.filesystem.durable import (
-    begin_writing_out,
+    reserve,
     sync_data,
     sync_everything_on_the_disk_of,
     sync_folder,
@@ -34,7 +34,9 @@ from openmsistream.ports import Buffer, Publication, Record
 OPEN_FILES = 64
 SYNC_TOGETHER = 8
 """From so many files on, one sync of the whole disk is cheaper than one for each."""
-WRITE_OUT_BYTES = 8 * 1024 * 1024
+RESERVE_FROM = 8 * 1024 * 1024
+RESERVE_BYTES = 64 * 1024 * 1024
+"""Room is reserved for files beyond the first of these sizes, and never more than the second ahead of what came."""
 READ_BYTES = 1024 * 1024
 _BY_DESCRIPTOR = os.rename in os.supports_dir_fd and os.open in os.supports_dir_fd
 _FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -58,7 +60,7 @@ class FolderSink:
         self._partial = root / WORK_FOLDER / "partial"
         self._quarantine = root / WORK_FOLDER / "quarantine"
         self._files: OrderedDict[VersionKey, int] = OrderedDict()
-        self._written_out: dict[VersionKey, int] = {}
+        self._reserved: dict[VersionKey, int] = {}
         self._folder_fd = -1
         with self._told():
             self._partial.mkdir(parents=True, exist_ok=True)
@@ -71,14 +73,12 @@ class FolderSink:
         with self._told():
             fd = self._file(key, create=True)
             view = memoryview(data)
+            if offset >= RESERVE_FROM and offset + len(view) > self._reserved.get(key, 0):
+                reserve(fd, offset, RESERVE_BYTES)
+                self._reserved[key] = offset + RESERVE_BYTES
             done = 0
             while done < len(view):
                 done += os.pwrite(fd, view[done:], offset + done) if hasattr(os, "pwrite") else _put(fd, view, offset)
-            end = offset + len(view)
-            begun = self._written_out.get(key, 0)
-            if end - begun >= WRITE_OUT_BYTES:
-                begin_writing_out(fd, begun, end - begun)
-                self._written_out[key] = end
 
     def read(self, key: VersionKey, start: int, stop: int) -> Iterator[Buffer]:
         """The bytes of an open version again, in pieces of up to 1 MiB."""
@@ -116,6 +116,7 @@ class FolderSink:
             )
             try:
                 for publication in publications:
+                    self._give_back(publication)
                     self._let_go(publication.key)
                     try:
                         placing.place(_name(publication.key), check_relative(publication.path, windows=os.name == "nt"))
@@ -220,9 +221,15 @@ class FolderSink:
         self._files[key] = fd
         return fd
 
+    def _give_back(self, publication: Publication) -> None:
+        """What was reserved beyond the end of a file is free again."""
+        fd = self._files.get(publication.key)
+        if fd is not None and publication.size >= RESERVE_FROM:
+            os.ftruncate(fd, publication.size)
+
     def _let_go(self, key: VersionKey) -> None:
         fd = self._files.pop(key, None)
-        self._written_out.pop(key, None)
+        self._reserved.pop(key, None)
         if fd is not None:
             os.close(fd)
 
