@@ -22,7 +22,8 @@ import psutil
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
-from bench import report, targets
+from bench import report, targets, uploader
+from bench.alone import Finding
 from bench.contestants import BARE, FLOOR_1, FLOOR_2, OURS, PEER, SCENARIOS, Bench, Task, Trial, timed
 from bench.material import Material, make
 from openmsistream.errors import ConfigError, OpenMSIStreamError
@@ -30,7 +31,7 @@ from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
 from tests.compat import peer
 
-_CHOICES = (*SCENARIOS, "start")
+_CHOICES = (*SCENARIOS, *uploader.SCENARIOS, "start")
 _RESULTS = Path(__file__).with_name("results")
 _SENDERS = (BARE, OURS, PEER)
 _RECEIVERS = (FLOOR_1, FLOOR_2, OURS, PEER)
@@ -148,52 +149,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
-    wanted = frozenset(options.only or _CHOICES)
+    wanted: frozenset[str] = frozenset(options.only or _CHOICES)
+    if not (options.only or options.long):
+        wanted -= uploader.LONG_SCENARIOS
     sizes = QUICK if options.quick else FULL
-    rounds = options.rounds or (1 if options.quick else 5)
-    facts = report.machine() | {"rounds": rounds, "quick": options.quick, "began": time.time()}
+    facts = report.machine() | {"rounds": _rounds(options), "quick": options.quick, "began": time.time()}
     work = Path(tempfile.mkdtemp(prefix="openmsistream-bench-", dir=options.folder))
     try:
         _require_room(work, sizes)
         starts = _starts(work) if "start" in wanted else {}
-        trials = _trials(work, wanted, sizes, rounds, console) if wanted != {"start"} else []
+        trials, findings = _moved(work, wanted, options, console) if wanted != {"start"} else ([], [])
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    report.show(console, trials, starts, facts)
+    report.show(console, trials, starts, facts, findings)
     if options.quick:
         console.print("Quick: small sizes; the targets are meant for the full run.")
     path = options.json or _RESULTS / time.strftime("bench-%Y%m%d-%H%M%S.json", time.gmtime())
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report.as_json(trials, starts, facts), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(report.as_json(trials, starts, facts, findings), indent=1) + "\n", encoding="utf-8")
     console.print(f"All numbers: {path}")
 
 
-def _trials(work: Path, wanted: frozenset[str], sizes: Sizes, rounds: int, console: Console) -> list[Trial]:
-    them = peer.install()
+def _moved(
+    work: Path, wanted: frozenset[str], options: argparse.Namespace, console: Console
+) -> tuple[list[Trial], list[Finding]]:
+    """Everything that needs a broker: the trials of all contestants, and what our uploader does alone."""
+    compared = bool(wanted.intersection(SCENARIOS))
+    them = peer.install() if compared else None
     broker = LocalBroker.start(work / "broker")
     try:
-        bench = Bench(broker.bootstrap, work, them)
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
-        played = Rounds(bench, admin, wanted, console)
-        # A new broker makes its inner topics when the first of each kind of client comes: seconds that
-        # would be put down to whoever comes first.
-        warm = make(work / "warm", 1, _MIB)
-        Rounds(bench, admin, frozenset({"large-up", "large-down"}), console).play(
-            "large", 0, dict.fromkeys(_SENDERS, warm)
-        )
-        large = _sources(work / "large", wanted, "large", 1, sizes.large_bytes)
-        small = _sources(work / "small", wanted, "small", sizes.small_count, sizes.small_bytes)
-        few = _sources(work / "few", wanted, "small", sizes.small_count_peer, sizes.small_bytes)
-        for number in range(1, rounds + 1):
-            played.play("large", number, dict.fromkeys(_SENDERS, large))
-            played.play("small", number, {BARE: small, OURS: small, PEER: few})
-        return played.trials
+        trials: list[Trial] = []
+        if them is not None:
+            sizes, rounds = QUICK if options.quick else FULL, _rounds(options)
+            trials = _trials(Bench(broker.bootstrap, work, them), wanted, sizes, rounds, console)
+        findings: list[Finding] = []
+        # Each says its own spread or needs minutes, so they are repeated only when asked for.
+        for _ in range(options.rounds or 1):
+            amount = uploader.QUICK if options.quick else uploader.FULL
+            findings += uploader.measure(broker.bootstrap, work, wanted, amount, console.print)
+        return trials, findings
     finally:
         broker.stop()
 
 
+def _rounds(options: argparse.Namespace) -> int:
+    return int(options.rounds or (1 if options.quick else 5))
+
+
+def _trials(bench: Bench, wanted: frozenset[str], sizes: Sizes, rounds: int, console: Console) -> list[Trial]:
+    work = bench.work
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap, "log_level": 0})
+    played = Rounds(bench, admin, wanted, console)
+    # A new broker makes its inner topics when the first of each kind of client comes: seconds that
+    # would be put down to whoever comes first.
+    warm = make(work / "warm", 1, _MIB)
+    Rounds(bench, admin, frozenset({"large-up", "large-down"}), console).play("large", 0, dict.fromkeys(_SENDERS, warm))
+    large = _sources(work / "large", wanted, "large", 1, sizes.large_bytes)
+    small = _sources(work / "small", wanted, "small", sizes.small_count, sizes.small_bytes)
+    few = _sources(work / "few", wanted, "small", sizes.small_count_peer, sizes.small_bytes)
+    for number in range(1, rounds + 1):
+        played.play("large", number, dict.fromkeys(_SENDERS, large))
+        played.play("small", number, {BARE: small, OURS: small, PEER: few})
+    return played.trials
+
+
 def _sources(root: Path, wanted: frozenset[str], kind: str, count: int, file_bytes: int) -> Material:
-    needed = any(name.startswith(kind) for name in wanted)
+    needed = not wanted.isdisjoint({f"{kind}-up", f"{kind}-down"})
     return make(root, count if needed else 0, file_bytes)
 
 
@@ -231,6 +252,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare speed and thrift with a bare Kafka client and with OpenMSIStream 1.8.8.",
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds; 5, or 1 with --quick")
+    parser.add_argument(
+        "--long", action="store_true", help=f"also what takes minutes to prepare: {', '.join(uploader.LONG_SCENARIOS)}"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument(
         "--only", action="append", choices=_CHOICES, metavar="NAME", help=f"one of {', '.join(_CHOICES)}"

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import targets
+from bench.alone import Finding
 from bench.contestants import BARE, CONTESTANTS, FLOOR_2, OURS, PEER, SCENARIOS, Trial
 from bench.targets import Target
 
@@ -51,7 +52,9 @@ def ratios(trials: Sequence[Trial], scenario: str, other: str) -> list[float]:
     return [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
 
 
-def results(trials: Sequence[Trial], starts: Mapping[str, Sequence[float]]) -> list[Result]:
+def results(
+    trials: Sequence[Trial], starts: Mapping[str, Sequence[float]], findings: Sequence[Finding] = ()
+) -> list[Result]:
     """Every target for which something was measured."""
     up, down = _of(trials, "large-up", OURS), _of(trials, "large-down", OURS)
     measured: list[tuple[Target, Sequence[float]]] = [
@@ -68,10 +71,16 @@ def results(trials: Sequence[Trial], starts: Mapping[str, Sequence[float]]) -> l
         (targets.IMPORT, starts.get(targets.IMPORT.name, [])),
         (targets.HELP, starts.get(targets.HELP.name, [])),
     ]
-    return [Result(target, values) for target, values in measured if values]
+    judged = {finding.target: _values(findings, finding) for finding in findings if finding.target is not None}
+    return [Result(target, values) for target, values in (*measured, *judged.items()) if values]
 
 
-def as_json(trials: Sequence[Trial], starts: Mapping[str, Sequence[float]], facts: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(
+    trials: Sequence[Trial],
+    starts: Mapping[str, Sequence[float]],
+    facts: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
+) -> dict[str, Any]:
     """Everything that was measured, with the machine it was measured on."""
     return {
         "facts": dict(facts),
@@ -82,9 +91,10 @@ def as_json(trials: Sequence[Trial], starts: Mapping[str, Sequence[float]], fact
                 "met": result.target.met(result.value),
                 "values": list(result.values),
             }
-            for result in results(trials, starts)
+            for result in results(trials, starts, findings)
         ],
         "trials": [asdict(trial) | {"speed": speed(trial)} for trial in trials],
+        "findings": [asdict(finding) for finding in findings],
         "starts": {name: list(values) for name, values in starts.items()},
     }
 
@@ -107,6 +117,7 @@ def show(
     trials: Sequence[Trial],
     starts: Mapping[str, Sequence[float]],
     facts: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
 ) -> None:
     """Print the tables."""
     console.print(
@@ -117,7 +128,9 @@ def show(
         console.print(_speeds(trials))
     if starts:
         console.print(_starts(starts))
-    console.print(_promises(results(trials, starts)))
+    if findings:
+        console.print(_alone(findings))
+    console.print(_promises(results(trials, starts, findings)))
 
 
 def _speeds(trials: Sequence[Trial]) -> Table:
@@ -157,6 +170,20 @@ def _starts(starts: Mapping[str, Sequence[float]]) -> Table:
     return table
 
 
+def _alone(findings: Sequence[Finding]) -> Table:
+    table = Table(title="Our uploader, with nobody beside it")
+    for name in ("what", "measured", "value"):
+        table.add_column(name, justify="right" if name == "value" else "left")
+    last = ""
+    for one in {(finding.scenario, finding.name): finding for finding in findings}.values():
+        if last and last != one.scenario:
+            table.add_section()
+        values = _values(findings, one)
+        table.add_row("" if last == one.scenario else one.scenario, one.name, f"{_spread(values, '.4g')} {one.unit}")
+        last = one.scenario
+    return table
+
+
 def _promises(found: Sequence[Result]) -> Table:
     table = Table(title="Targets")
     for name in ("what", "measured", "target", ""):
@@ -181,6 +208,10 @@ def _spread(values: Sequence[float], style: str, middle: float | None = None) ->
         return format(shown, style)
     # The bracket is escaped: rich would take it for a style.
     return f"{shown:{style}} \\[{min(values):{style}} - {max(values):{style}}]"
+
+
+def _values(findings: Sequence[Finding], like: Finding) -> list[float]:
+    return [one.value for one in findings if (one.scenario, one.name) == (like.scenario, like.name)]
 
 
 def _of(trials: Sequence[Trial], scenario: str, contestant: str) -> list[Trial]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from openmsistream.errors import UnavailableError
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
@@ -136,12 +138,28 @@ class Running:
 
         Ask after ``finish``.
         """
-        found = []
-        for when, line in self._lines:
-            values = _parsed(line)
-            if values.get("event") == event:
-                found.append(float(values.get("at", when)))
-        return found
+        return [float(values.get("at", when)) for when, values in self.reports_of(event)]
+
+    def reports_of(self, event: str) -> list[tuple[float, dict[str, Any]]]:
+        """The lines so far that report this event: when each came, s since 1970, and what it says."""
+        mark = event.encode()
+        found = ((when, _parsed(line)) for when, line in list(self._lines) if mark in line)
+        return [(when, values) for when, values in found if values.get("event") == event]
+
+    def cpu_seconds(self) -> float:
+        """
+        User and system time that the program has used so far.
+
+        Raises:
+            UnavailableError: It has ended.
+        """
+        try:
+            # The launcher has no other child.
+            (program,) = psutil.Process(self._process.pid).children()
+            times = program.cpu_times()
+        except (psutil.NoSuchProcess, ValueError) as error:
+            raise self._failure("ended early") from error
+        return float(times.user + times.system)
 
     def last_words(self) -> str:
         """The last lines of its output and of its errors."""

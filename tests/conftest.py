@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +18,13 @@ from openmsistream.local.topics import create_topic
 BROKER_FIXTURES = {"broker", "topic", "own_broker"}
 
 MakeTopic = Callable[..., str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Programs that tests start keep their ledgers in a folder of the run, never in that of this computer."""
+    folder = tempfile.mkdtemp(prefix="openmsistream-state-")
+    os.environ["OPENMSISTREAM_STATE_DIR"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

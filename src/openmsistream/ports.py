@@ -6,8 +6,8 @@ implementation of a port must do. This module imports the core only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from openmsistream.core.assembly import OpenVersion
@@ -155,6 +155,10 @@ class OpenFile(Protocol):
         """Go on reading at ``offset``."""
         ...
 
+    def look(self) -> Stat:
+        """What the open file looks like now, whatever it is called by now; SourceError when it cannot be told."""
+        ...
+
     def unchanged(self) -> bool:
         """True when the path still names the same file with the same size and mtime as when it was opened."""
         ...
@@ -176,17 +180,45 @@ class FileReader(Protocol):
         ...
 
 
+class Writers(Protocol):
+    """Knows who holds a root's files open for writing, without opening any of them."""
+
+    def ready(self) -> bool:
+        """True when it may be asked now; asking costs time, so there are pauses."""
+        ...
+
+    def holding(self, paths: Collection[str]) -> frozenset[str] | None:
+        """Which of these relative paths some program holds open for writing; None: this system does not tell."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a watcher noticed since it was last asked; ``everything`` means it lost count and a scan is needed."""
+    """
+    What a watcher noticed since it was last asked; all paths are relative to the root.
+
+    Attributes:
+        files: Something happened to them: made, written, removed, renamed away or here, closed.
+        closed: Of ``files``, those that a program closed after writing (Linux tells; others never do).
+        renamed: The present path of a file, and the path inside the root that it had before.
+        folders: They appeared, or were moved here: what is in them may have caused no hint of its own.
+        everything: The watcher lost count, and a scan is needed.
+    """
 
     files: frozenset[str] = frozenset()
+    closed: frozenset[str] = frozenset()
+    renamed: Mapping[str, str] = field(default_factory=dict)
     folders: frozenset[str] = frozenset()
     everything: bool = False
 
 
 class Watcher(Protocol):
     """Says what happens in a root: hints at once, and the truth by scans."""
+
+    @property
+    def polls(self) -> bool:
+        """True when part of the root, or all of it, gives no hints: only scans tell what happens there."""
+        ...
 
     def start(self) -> None:
         """Begin to collect hints; before the first scan, so that nothing falls between."""
@@ -239,6 +271,16 @@ class Parked:
     started_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A file that could not be sent, until it is: why, after how many tries, and when the last was (ns since 1970)."""
+
+    path: str
+    reason: str
+    tries: int
+    at_ns: int
+
+
 class UploadLedger(Protocol):
     """What one uploader has seen and sent; durable once ``commit`` returned."""
 
@@ -284,8 +326,22 @@ class UploadLedger(Protocol):
         """A version is under way: its start or its progress."""
         ...
 
-    def record_sent(self, path: str, stat: Stat, version: bytes, gen: int, digest: bytes, now_ns: int) -> None:
-        """The broker acknowledged a version's last chunk."""
+    def record_sent(
+        self, path: str, stat: Stat, version: bytes, gen: int, digest: bytes, now_ns: int, evidence: str = ""
+    ) -> None:
+        """The broker acknowledged a version's last chunk; ``evidence`` says why the file was taken to be complete."""
+        ...
+
+    def record_failed(self, failed: Failed) -> None:
+        """A file could not be sent; ``record_sent``, ``record_same``, ``forget`` and ``drop_failed`` end that."""
+        ...
+
+    def drop_failed(self, path: str) -> None:
+        """The file that could not be sent is gone."""
+        ...
+
+    def record_live(self, snapshot: str) -> None:
+        """What only the running program knows (JSON text), for those who look at the ledger meanwhile."""
         ...
 
     def record_same(self, path: str, stat: Stat) -> None:

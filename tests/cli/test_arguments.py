@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from openmsistream.cli.arguments import Parser, add_options, config_name, parse
+from openmsistream.cli.arguments import Parser, add_options, config_name, parse, refuse_without_folder
+from openmsistream.cli.arguments import typed as given
 from openmsistream.config.options import (
     CommonOptions,
     DownloadOptions,
@@ -125,6 +126,48 @@ def test_what_the_file_switched_on_can_be_switched_off(place: dict[type[CommonOp
     assert made.upload_existing is False
 
 
+@pytest.mark.parametrize("option", ["--include", "--exclude", "--temporary-names"])
+def test_lists_of_patterns_add_up(place: dict[type[CommonOptions], str], option: str):
+    """The option is repeated, or has commas; together it wins over the file."""
+    name = option.removeprefix("--").replace("-", "_")
+    words = (option, "*.h5,*.csv", f"--{name}", "*.dat")
+    made = typed(WatchOptions, place[WatchOptions], *words, file={name: ("*.raw",)})
+
+    assert getattr(made, name) == ("*.h5", "*.csv", "*.dat")
+
+
+def test_a_topic_that_is_typed_wins_over_every_name_for_it_in_the_file(place: dict[type[CommonOptions], str]):
+    """Also over producer_topic_name, which usually wins over topic_name."""
+    file = {"topic_name": "a", "producer_topic_name": "b"}
+
+    assert typed(WatchOptions, place[WatchOptions], file=file).topic == "b"
+    assert typed(WatchOptions, place[WatchOptions], "--topic-name", "c", file=file).topic == "c"
+
+
+def test_a_folder_can_be_left_out_for_the_config_file_to_name(capsys: pytest.CaptureFixture[str]):
+    """Only in the new command; if the file names none either, that is a mistake in one line."""
+    namespace = parser_for(WatchOptions, legacy=False).parse_args(["--config", "lab"])
+
+    assert given(WatchOptions, namespace) == {"config": "lab"}
+    with pytest.raises(SystemExit) as ended:
+        refuse_without_folder(namespace, "lab.config")
+    assert ended.value.code == 2
+    assert "FOLDER is missing, and no [folder NAME] section of lab.config names one" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser_for(WatchOptions).parse_args(["--config", "lab"])
+    assert "the following arguments are required: FOLDER" in capsys.readouterr().err
+
+
+def test_the_settle_options_stand_under_a_heading_of_their_own():
+    """A switch that is on unless told otherwise names its opposite, in the spelling of the program."""
+    for legacy, opposite in ((True, "--no-check_writers"), (False, "--no-check-writers")):
+        text = parser_for(WatchOptions, legacy=legacy).format_help()
+        settle = text.partition("when a file is complete:")[2].partition("running:")[0]
+
+        assert settle.count("\n  --") == 9
+        assert opposite in settle
+
+
 @pytest.mark.parametrize(
     ("model", "args", "message"),
     [
@@ -141,6 +184,8 @@ def test_what_the_file_switched_on_can_be_switched_off(place: dict[type[CommonOp
             "unrecognized arguments: --chunksize 5; did you mean --chunk_size?",
         ),
         (WatchOptions, ["{}", "--until_idle", "5"], "unrecognized arguments: --until_idle 5"),
+        (WatchOptions, ["{}", "--max-rate", "2"], "argument --max-rate: '2' is not a rate of at least 1 kB/s"),
+        (WatchOptions, ["{}", "--include", "a\\b"], "write / between folders, also on Windows"),
         (WatchOptions, ["{}/nowhere"], "nowhere' is not an existing folder"),
         (UploadOptions, ["{}/scan.csv/x"], "is not an existing file"),
         (UploadOptions, [], "the following arguments are required: FILE"),
@@ -210,7 +255,10 @@ def test_the_examples_of_a_help_text_can_be_typed(
 
     assert len(lines) >= 2
     for line in lines:
-        assert parse(model, parser.parse_args(shlex.split(line)), {}).given
+        namespace = parser.parse_args(shlex.split(line))
+        # An example without a folder leaves it to the config file.
+        file = {"upload_dir": tmp_path} if model is WatchOptions and line.startswith("--") else {}
+        assert parse(model, namespace, file).given > file.keys()
 
 
 def test_the_config_file_is_known_before_the_options_are():
@@ -223,7 +271,8 @@ def test_help_needs_no_kafka():
     """Asking for help is fast: no library is imported for it."""
     code = (
         "import sys, openmsistream.cli.arguments; "
-        "print(*sys.modules.keys() & {'confluent_kafka', 'rich', 'watchdog', 'platformdirs', 'blake3'})"
+        "print(*sys.modules.keys() & {'confluent_kafka', 'rich', 'watchdog', 'platformdirs', 'blake3', 'psutil', "
+        "'pathspec'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 

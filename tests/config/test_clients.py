@@ -89,7 +89,7 @@ def test_every_example_is_right(path: Path):
 
 def test_there_are_examples():
     """The test above has something to look at."""
-    assert [path.name for path in EXAMPLES] == ["lab.config", "local.config", "with_1x.config"]
+    assert [path.name for path in EXAMPLES] == ["folders.config", "lab.config", "local.config", "with_1x.config"]
 
 
 def test_the_side_wins_over_the_broker_section(config: Write):

@@ -10,9 +10,9 @@ from openmsistream.config.options import (
     DownloadOptions,
     UploadOptions,
     WatchOptions,
-    from_file,
     options_of,
 )
+from openmsistream.config.sections import from_file
 from openmsistream.errors import ConfigError
 
 from .conftest import Write
@@ -38,6 +38,15 @@ MODELS = [UploadOptions, WatchOptions, DownloadOptions]
         ("consumer_group_id", " ", "consumer_group_id: ' ' is not a text"),
         ("upload_dir", "/no/such/place", "upload_dir: '/no/such/place' is not an existing folder"),
         ("state_dir", Path(__file__), "is a file, not a folder"),
+        ("settle", "soon", "settle: 'soon' is not one of auto, close, quiet, marker"),
+        ("max_wait", "10 weeks", "max_wait: '10 weeks' is not a time such as 30s, 10m or 2h .up to 7d., or none"),
+        ("marker", "{nam}.done", "marker: '{nam}.done' is not the name of a marker file"),
+        ("include", "raw//a", "include: 'raw//a' is not a list of patterns: pattern 'raw//a': one of its parts"),
+        ("temporary_names", "tmp/*", "temporary_names: 'tmp/.' is not a list of names"),
+        ("max_rate", "fast", "max_rate: 'fast' is not a rate of at least 1 kB/s"),
+        ("share", "3/2", "share: '3/2' is not a part of a whole"),
+        ("symlinks", "all", "symlinks: 'all' is not one of skip, follow"),
+        ("ledger_lost", "forget", "ledger_lost: 'forget' is not one of resend, ask"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(tmp_path: Path, name: str, value: object, message: str):
@@ -53,6 +62,22 @@ def test_values_arrive_in_their_final_type(tmp_path: Path):
     assert made.upload_dir == tmp_path
     assert made.logger_stream_level == 10
     assert isinstance(made.watchdog_lag_time, float)
+
+
+def test_new_options_take_what_people_write(tmp_path: Path):
+    """Rates, times, parts and lists of patterns."""
+    made = WatchOptions(
+        upload_dir=tmp_path,
+        max_rate="20 MB/s",  # type: ignore[arg-type]
+        max_wait="10m",  # type: ignore[arg-type]
+        share="2/3",  # type: ignore[arg-type]
+        include="*.h5, raw/**\n!test*",  # type: ignore[arg-type]
+        temporary_names=["*.writing"],  # type: ignore[arg-type]
+    )
+
+    assert (made.max_rate, made.max_wait, made.share) == (20e6, 600, (2, 3))
+    assert made.include == ("*.h5", "raw/**", "!test*")
+    assert made.temporary_names == ("*.writing",)
 
 
 def test_a_chunk_size_need_not_be_a_power_of_two(tmp_path: Path):
@@ -101,6 +126,7 @@ def test_a_section_sets_defaults_of_its_programs(config: Write):
     [
         ("chunksize = 5", "chunksize (line 2): there is no option of this name (value '5')", "chunk_size?"),
         ("qqqq = 5", "qqqq (line 2): there is no option", "allowed are "),
+        ("quiet_second = 5", "quiet_second (line 2): there is no option", "quiet_seconds?"),
         ("until_idle = 5", "until_idle (line 2): there is no option of this name", ""),
         ("chunk_size = big", "chunk_size (line 2): 'big' is not a whole number from 1 to ", ""),
         ("chunk_size =", "chunk_size (line 2): '' is not a whole number", ""),
@@ -111,6 +137,7 @@ def test_a_section_sets_defaults_of_its_programs(config: Write):
         ),
         ("upload_dir = .", "can only be given on the command line", "remove"),
         ("n_threads = 1\nn-threads = 2", "n-threads (line 3): the option is already given", "one"),
+        ("quiet_seconds = 1\nwatchdog_lag_time = 2", "watchdog_lag_time (line 3): the option is already", "one"),
     ],
 )
 def test_a_wrong_line_is_named(config: Write, line: str, message: str, hint: str):

@@ -1,8 +1,9 @@
-"""What every ``FileReader``, ``Watcher`` and ``Sink`` must do. An adapter's tests subclass these and give the parts."""
+"""What every reader, watcher, ``Writers`` and ``Sink`` must do. Adapters' tests subclass these and give the parts."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import pytest
 from blake3 import blake3
@@ -10,7 +11,7 @@ from blake3 import blake3
 from openmsistream.core.chunk import HashName
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import ProtocolError, SourceError
-from openmsistream.ports import FileReader, Publication, Record, Sink, Watcher
+from openmsistream.ports import FileReader, Hints, Publication, Record, Sink, Watcher, Writers
 from tests.conformance.suites_kafka import wait_until
 
 
@@ -81,6 +82,23 @@ class FileReaderSuite(FolderSuite):
         assert not file.unchanged()
         file.close()
 
+    def test_an_open_file_shows_how_it_grows_whatever_it_is_called_by_then(self):
+        self.write("a.tmp", b"12345", mtime_ns=10**18)
+        file = self.reader().open("a.tmp")
+        assert file.look() == file.stat
+        self.rename("a.tmp", "a")
+        self.write("a", b"1234567", mtime_ns=10**18 + 10**9)
+        assert (file.look().size, file.look().mtime_ns) == (7, 10**18 + 10**9)
+        assert (file.look().inode, file.stat.size) == (file.stat.inode, 5)
+        file.close()
+
+    def test_a_closed_file_has_no_looks(self):
+        self.write("a", b"1")
+        file = self.reader().open("a")
+        file.close()
+        with pytest.raises(SourceError, match="a: it cannot be read"):
+            file.look()
+
     def test_what_is_not_there_cannot_be_opened_and_has_no_looks(self):
         with pytest.raises(SourceError, match="gone"):
             self.reader().open("gone")
@@ -141,6 +159,38 @@ class WatcherSuite(FolderSuite):
         with pytest.raises(SourceError):
             self.scanned("nothing here")
 
+    def test_stopping_twice_and_without_a_start_is_harmless(self):
+        watcher = self.watcher()
+        watcher.stop()
+        watcher.start()
+        watcher.stop()
+        watcher.stop()
+        assert not watcher.hints().everything
+
+
+class PollingWatcherSuite(WatcherSuite):
+    """Promises of a watcher that has no hints to give."""
+
+    def test_there_are_no_hints_and_a_scan_finds_what_came(self):
+        watcher = self.watcher()
+        watcher.start()
+        try:
+            self.write("new", b"1")
+            watcher.wait(0.05)
+            assert watcher.polls
+            assert watcher.hints() == Hints()
+            assert [files[0][0] for _, files in watcher.scan()] == ["new"]
+        finally:
+            watcher.stop()
+
+
+class HintingWatcherSuite(WatcherSuite):
+    """Promises of a watcher on a root that gives hints."""
+
+    @abstractmethod
+    def write_and_close(self, path: str, data: bytes) -> None:
+        """Write a file as a program does that opens, writes and closes it."""
+
     def test_what_happens_after_the_start_is_hinted_once(self):
         self.write("before", b"1")
         watcher = self.watcher()
@@ -175,13 +225,84 @@ class WatcherSuite(FolderSuite):
         finally:
             watcher.stop()
 
-    def test_stopping_twice_and_without_a_start_is_harmless(self):
-        watcher = self.watcher()
-        watcher.stop()
+    def hinted(self, watcher: Watcher, act: Callable[[], None], done: Callable[[Hints], bool]) -> None:
+        """Act while the watcher runs, until what it hinted in one go is what was waited for."""
         watcher.start()
+        held: list[Hints] = []
+
+        def look() -> None:
+            watcher.wait(0.2)
+            held.append(watcher.hints())
+
+        try:
+            act()
+            wait_until(lambda: any(done(hints) for hints in held), look)
+        finally:
+            watcher.stop()
+
+    def test_a_root_that_gives_hints_needs_no_polling(self):
+        watcher = self.watcher()
+        watcher.start()
+        assert not watcher.polls
         watcher.stop()
-        watcher.stop()
-        assert not watcher.hints().everything
+
+    def test_a_rename_hints_the_name_before_it(self):
+        self.write("a.tmp", b"1")
+        self.hinted(
+            self.watcher(),
+            lambda: self.rename("a.tmp", "a"),
+            lambda hints: hints.renamed == {"a": "a.tmp"} and {"a", "a.tmp"} <= hints.files,
+        )
+
+    def test_a_folder_that_comes_with_a_file_is_hinted_or_its_file_is(self):
+        self.hinted(
+            self.watcher(),
+            lambda: self.write("run/deep/a", b"1"),
+            lambda hints: "run" in hints.folders or "run/deep/a" in hints.files,
+        )
+
+
+class ClosingWatcherSuite(HintingWatcherSuite):
+    """Promises of a watcher whose system tells when a file is closed."""
+
+    def test_a_file_that_was_written_and_closed_is_hinted_as_closed(self):
+        self.hinted(
+            self.watcher(),
+            lambda: self.write_and_close("a", b"1"),
+            lambda hints: "a" in hints.closed and "a" in hints.files,
+        )
+
+
+class WritersSuite(FolderSuite):
+    """Promises of ``ports.Writers``."""
+
+    @abstractmethod
+    def writers(self) -> Writers: ...
+
+    @abstractmethod
+    def hold(self, path: str) -> None:
+        """Another program holds the file open for writing from now on."""
+
+    @abstractmethod
+    def let_go(self, path: str) -> None:
+        """It closes the file."""
+
+    def test_nobody_holds_a_file_that_was_just_put_there(self):
+        self.write("a", b"1")
+        assert self.writers().holding(["a"]) == frozenset()
+
+    def test_who_holds_a_file_open_for_writing_is_seen_until_it_is_closed(self):
+        self.write("a", b"1")
+        self.write("run/b", b"1")
+        self.hold("run/b")
+        writers = self.writers()
+        assert writers.holding(["a", "run/b"]) == {"run/b"}
+        assert writers.holding(["run/b"]) == {"run/b"}
+        self.let_go("run/b")
+        wait_until(lambda: writers.holding(["a", "run/b"]) == frozenset(), lambda: None)
+
+    def test_a_file_that_is_gone_is_held_by_nobody(self):
+        assert self.writers().holding(["gone"]) == frozenset()
 
 
 def key(path: str = "a", version: bytes = b"V" * 16) -> VersionKey:

@@ -12,7 +12,7 @@ from openmsistream.core.chunk import HashName
 from openmsistream.core.ranges import Ranges
 from openmsistream.core.settle import Stat
 from openmsistream.core.versions import VersionKey, VersionOrder
-from openmsistream.ports import Barrier, Delivered, DownloadLedger, Known, Parked, UploadLedger
+from openmsistream.ports import Barrier, Delivered, DownloadLedger, Failed, Known, Parked, UploadLedger
 
 STAT = Stat(10, 1_700_000_000_000_000_000, 7)
 SEEN = Stat(10, 1_700_000_000_000_000_000)  # inodes are not remembered: they change when a disk is mounted again
@@ -106,6 +106,43 @@ class UploadLedgerSuite(ABC):
         ledger.drop_open("b")
         ledger.drop_open("never seen")
         assert ledger.open_versions() == []
+
+    def test_what_is_known_of_a_path_changes_at_once(self, ledger: UploadLedger):
+        """However often it was asked for before, and in whatever order things are recorded."""
+        ledger.record_existing("a", STAT)
+        for mtime_ns in (1, 2, 3):
+            assert ledger.known("a") == ledger.known("a")
+            ledger.record_same("a", Stat(10, mtime_ns))
+            assert ledger.known("a") == Known(Stat(10, mtime_ns), b"", sent=False)
+        ledger.record_sent("a", STAT, b"V" * 16, 1, b"D" * 32, 5, "closed")
+        assert ledger.known("a") == Known(SEEN, b"D" * 32, sent=True)
+        ledger.forget("a")
+        assert ledger.known("a") is None
+        ledger.record_existing("a", STAT)
+        assert ledger.known("a") == Known(SEEN, b"", sent=False)
+
+    def test_more_paths_than_anybody_remembers_are_known(self, ledger: UploadLedger):
+        for number in range(10_000):
+            ledger.record_sent(f"run/{number}", Stat(number, 1), b"V" * 16, 1, b"D" * 32, 5)
+        for _ in range(2):
+            for number in range(10_000):
+                known = ledger.known(f"run/{number}")
+                assert known is not None
+                assert known.stat == Stat(number, 1)
+        assert len(ledger.known_in("run")) == 10_000
+
+    def test_nothing_but_the_last_word_on_a_path_is_kept(self, ledger: UploadLedger):
+        """Failing, sending and forgetting a path in any order is no error."""
+        for path in PATHS:
+            ledger.record_failed(Failed(path, f"{path}: no rights", 1, 5))
+            ledger.record_failed(Failed(path, f"{path}: no rights", 2, 6))
+            ledger.drop_failed(path)
+            ledger.drop_failed(path)
+            ledger.record_failed(Failed(path, "again", 3, 7))
+            ledger.record_sent(path, STAT, b"V" * 16, 1, b"D" * 32, 5)
+            assert ledger.known(path) == Known(SEEN, b"D" * 32, sent=True)
+        ledger.record_live('{"pid": 1}')
+        ledger.commit()
 
 
 class DurableUploadLedgerSuite(UploadLedgerSuite):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,20 @@ import pytest
 from openmsistream.adapters.filesystem.reading import FolderReader
 from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.filesystem.watching import FolderWatcher
+from openmsistream.adapters.filesystem.writers import OpenWriters
 from openmsistream.adapters.memory import MemoryFolder, MemorySink
-from openmsistream.ports import FileReader, Sink, Watcher
-from tests.conformance.suites_files import FileReaderSuite, FolderSuite, SinkSuite, WatcherSuite, key, publication
+from openmsistream.ports import FileReader, Sink, Watcher, Writers
+from tests.conformance.suites_files import (
+    ClosingWatcherSuite,
+    FileReaderSuite,
+    FolderSuite,
+    HintingWatcherSuite,
+    PollingWatcherSuite,
+    SinkSuite,
+    WritersSuite,
+    key,
+    publication,
+)
 
 
 class InMemory(FolderSuite):
@@ -67,26 +80,97 @@ class TestFolderReader(OnDisk, FileReaderSuite):
         assert not [files for _, files in FolderWatcher(self.root, lambda _: None).scan() if files]
 
 
-class TestMemoryWatcher(InMemory, WatcherSuite):
+class TestFollowingFolderReader(OnDisk, FileReaderSuite):
+    def reader(self) -> FileReader:
+        return FolderReader(self.root, follow_symlinks=True)
+
+
+class TestMemoryWatcher(InMemory, ClosingWatcherSuite):
     def watcher(self) -> Watcher:
         return self.folder
 
     def hide_root(self) -> None:
         self.folder.unreadable.add("")
 
+    def write_and_close(self, path: str, data: bytes) -> None:
+        self.folder.write(path, data, close=True)
 
-class TestFolderWatcher(OnDisk, WatcherSuite):
-    polling = False
 
+class TestSilentMemoryWatcher(InMemory, PollingWatcherSuite):
     def watcher(self) -> Watcher:
-        return FolderWatcher(self.root, lambda _: None, polling=self.polling)
+        self.folder.silent = True
+        return self.folder
 
+    def hide_root(self) -> None:
+        self.folder.unreadable.add("")
+
+
+class OnDiskWatched(OnDisk):
     def hide_root(self) -> None:
         self.root.rename(self.root.with_name("elsewhere"))
 
+    def write_and_close(self, path: str, data: bytes) -> None:
+        self.write(path, data)
 
-class TestPollingFolderWatcher(TestFolderWatcher):
-    polling = True
+
+class TestPollingFolderWatcher(OnDiskWatched, PollingWatcherSuite):
+    def watcher(self) -> Watcher:
+        return FolderWatcher(self.root, lambda _: None, polling=True)
+
+
+class TestFollowingFolderWatcher(OnDiskWatched, HintingWatcherSuite):
+    def watcher(self) -> Watcher:
+        return FolderWatcher(self.root, lambda _: None, follow_symlinks=True)
+
+
+class TestWatchdogFolderWatcher(OnDiskWatched, HintingWatcherSuite):
+    def watcher(self) -> Watcher:
+        return FolderWatcher(self.root, lambda _: None, by_watchdog=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a close")
+class TestInotifyFolderWatcher(OnDiskWatched, ClosingWatcherSuite):
+    def watcher(self) -> Watcher:
+        return FolderWatcher(self.root, lambda _: None)
+
+
+class TestMemoryWriters(InMemory, WritersSuite):
+    def writers(self) -> Writers:
+        return self.folder
+
+    def hold(self, path: str) -> None:
+        self.folder.writers.add(path)
+
+    def let_go(self, path: str) -> None:
+        self.folder.writers.remove(path)
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "win32"), reason="this system does not tell who holds a file open")
+class TestOpenWriters(OnDisk, WritersSuite):
+    @pytest.fixture(autouse=True)
+    def _holders(self):
+        self.holders: dict[str, subprocess.Popen[str]] = {}
+        yield
+        for path in list(self.holders):
+            self.let_go(path)
+
+    def writers(self) -> Writers:
+        return OpenWriters(self.root)
+
+    def hold(self, path: str) -> None:
+        code = "import sys; file = open(sys.argv[1], 'r+b'); print('open', flush=True); sys.stdin.read()"
+        holder = subprocess.Popen(
+            [sys.executable, "-c", code, str(self.root / path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.holders[path] = holder
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+
+    def let_go(self, path: str) -> None:
+        self.holders.pop(path).communicate()
 
 
 class TestMemorySink(SinkSuite):

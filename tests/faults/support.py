@@ -200,7 +200,8 @@ def environment(**more: str) -> dict[str, str]:
     """Our environment without what would change how a program finds its config or colours its output."""
     unwanted = ("OPENMSISTREAM_CONFIG_FILE_DIR", "FORCE_COLOR", "NO_COLOR")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return {**kept, "PYTHONUTF8": "1", **more}
+    # Set by conftest.py: no test may touch the ledgers of this computer.
+    return {**kept, "OPENMSISTREAM_STATE_DIR": os.environ["OPENMSISTREAM_STATE_DIR"], "PYTHONUTF8": "1", **more}
 
 
 def program(*words: object, kill: str = "", changes: str = "", **more: Any) -> Program:
@@ -302,7 +303,7 @@ def fill(folder: Path, files: Mapping[str, int], seed: int = 0) -> None:
 @contextmanager
 def ledger(folder: Path, kind: str) -> Iterator[sqlite3.Connection]:
     """The ledger of a program that has ended; ``kind`` is upload or download."""
-    (path,) = folder.glob(f"{kind}-*.sqlite")
+    (path,) = (found for found in folder.glob(f"{kind}-*.sqlite") if ".backup" not in found.name)
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         yield connection

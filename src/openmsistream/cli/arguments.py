@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field
 from typing import Any, NoReturn, TypeVar
 
-from openmsistream.config.kinds import Kind, Switch
+from openmsistream.config.kinds import Kind, Patterns, Switch
 from openmsistream.config.options import (
     GROUPS,
     CommonOptions,
@@ -23,6 +23,10 @@ from openmsistream.config.options import (
     default_text,
     options_of,
 )
+from openmsistream.config.sections import layered
+
+_COMPLAIN = "complain"
+"""Where a namespace keeps how its parser ends with a mistake, for what only a config file can tell."""
 
 Model = TypeVar("Model", bound=CommonOptions)
 
@@ -45,8 +49,12 @@ _EXAMPLES: dict[type, tuple[tuple[str, str], ...]] = {
             "xrd_data --config lab.config --topic{-}name xrd --once",
         ),
         (
-            "Watch a network drive:",
-            "xrd_data --config lab.config --topic{-}name xrd --use{-}polling{-}observer",
+            "Leave the instrument's computer and network alone as far as possible:",
+            "xrd_data --config lab.config --topic{-}name xrd --low{-}priority --max{-}rate 20MB/s",
+        ),
+        (
+            "Watch all folders that the [folder NAME] sections of lab.config name:",
+            "--config lab.config",
         ),
     ),
     DownloadOptions: (
@@ -95,11 +103,18 @@ def add_options(parser: argparse.ArgumentParser, model: type[CommonOptions], *, 
     for name, (item, option) in options_of(model).items():
         if option.positional:
             place = option.kind.metavar
-            parser.add_argument(name, type=_reader(option.kind), metavar=place, help=_help(item, option))
+            # 1.x's scripts ask for it, and theirs is the spelling that --help and messages of a script have.
+            optional = option.by_config and not legacy
+            more: dict[str, Any] = {"nargs": "?"} if optional else {}
+            parser.add_argument(name, type=_reader(option.kind), metavar=place, help=_help(item, option), **more)
+            if optional:
+                place = f"[{place}]"
+                parser.set_defaults(**{_COMPLAIN: parser.error})
             continue
         group = groups[option.group]
         shown, other = _spellings(name, legacy=legacy)
-        _add(group, name, shown, option.kind, _help(item, option))
+        text = _help(item, option, opposite="--no-" + shown.removeprefix("--"))
+        _add(group, name, shown, option.kind, text)
         if other != shown:
             _add(group, name, other, option.kind, argparse.SUPPRESS)
         if isinstance(option.kind, Switch):
@@ -129,10 +144,21 @@ def parse(model: type[Model], namespace: argparse.Namespace, config_defaults: Ma
     Raises:
         ConfigError: A value is not allowed.
     """
-    names = options_of(model)
-    typed = {name: value for name, value in vars(namespace).items() if name in names}
-    values = {**config_defaults, **typed}
+    values = layered(config_defaults, typed(model, namespace))
     return model(**values, given=frozenset(values))
+
+
+def typed(model: type[CommonOptions], namespace: argparse.Namespace) -> dict[str, Any]:
+    """The options that were typed, by name."""
+    names = options_of(model)
+    # None: a place that was left out. (argparse takes SUPPRESS for a value there.)
+    return {name: value for name, value in vars(namespace).items() if name in names and value is not None}
+
+
+def refuse_without_folder(namespace: argparse.Namespace, config: str) -> NoReturn:
+    """End the program with exit code 2: no folder was typed, and this config file names none."""
+    getattr(namespace, _COMPLAIN)(f"FOLDER is missing, and no [folder NAME] section of {config} names one")
+    raise AssertionError  # error() does not return
 
 
 def config_name(model: type[CommonOptions], namespace: argparse.Namespace) -> str:
@@ -147,6 +173,8 @@ def _add(group: argparse._ArgumentGroup, name: str, spelling: str, kind: Kind, t
         group.add_argument(
             spelling,
             dest=name,
+            # What is typed several times adds up where it is a list.
+            action="extend" if isinstance(kind, Patterns) else "store",
             type=_reader(kind),
             metavar=kind.metavar,
             default=argparse.SUPPRESS,
@@ -180,15 +208,19 @@ def _reader(kind: Kind) -> Callable[[str], object]:
     return read
 
 
-def _help(item: Field[Any], option: Option) -> str:
+def _help(item: Field[Any], option: Option, opposite: str = "") -> str:
     default = default_text(item, option)
+    if isinstance(option.kind, Switch) and item.default is True:
+        default += f"; {opposite} switches it off"
     # argparse takes % for a placeholder.
     return (option.text + (f" (default: {default})" if default else "")).replace("%", "%%")
 
 
 def _examples(model: type[CommonOptions], program: str, *, legacy: bool) -> str:
     lines = ["examples:"]
-    for number, (what, arguments) in enumerate(_EXAMPLES.get(model, ()), start=1):
+    # Without FOLDER: not in the scripts of 1.x.
+    shown = [each for each in _EXAMPLES.get(model, ()) if not (legacy and each[1].startswith("--"))]
+    for number, (what, arguments) in enumerate(shown, start=1):
         typed = arguments.replace("{-}", "_" if legacy else "-")
         lines += [f"  {number}. {what}", f"     {program} {typed}"]
     return "\n".join(lines) if len(lines) > 1 else ""

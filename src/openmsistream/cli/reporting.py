@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ class Reporter:
     def __call__(self, event: ev.Event) -> None:
         """Show one event."""
         if isinstance(event, ev.ProgramStopped):
-            self.left_waiting = event.waiting > 0
+            self.left_waiting |= event.waiting > 0  # of several folders, each stops by itself
         if self._as_json:
             stamp = datetime.now(UTC).isoformat(timespec="microseconds")
             sys.stdout.write(json.dumps({**event.as_dict(), "time": stamp}) + "\n")
@@ -68,7 +69,7 @@ class Reporter:
         if self._log is not None and text:
             self._log.log(level, "%s", text)
         if self._bars is not None:
-            self._bars.take(event)
+            self._bars.take(_with_folder(event))
         if text and not self._as_json:
             self._show(level, text)
 
@@ -76,7 +77,23 @@ class Reporter:
 def words(event: ev.Event) -> tuple[int, str]:
     """The level of an event, and what to say of it in one line; nothing for what only bars and JSON show."""
     level, text = _words(event)
-    return level, printable(text)
+    return level, printable(f"{event.folder_name}: {text}" if text and event.folder_name else text)
+
+
+def _with_folder(event: ev.Event) -> ev.Event:
+    """The event as bars show it, where two folders may have files of the same path."""
+    match event:
+        case (
+            ev.FileStarted()
+            | ev.FileProgress()
+            | ev.FileSent()
+            | ev.FileDelivered()
+            | ev.FileFailed()
+            | ev.FileSuperseded()
+            | ev.FileSkipped()
+        ) if event.folder_name:
+            return replace(event, path=f"{event.folder_name}: {event.path}")
+    return event
 
 
 def _words(event: ev.Event) -> tuple[int, str]:
@@ -100,6 +117,8 @@ def _words(event: ev.Event) -> tuple[int, str]:
             if event.recorded_only:
                 text += f", {event.recorded_only} were there before and are not sent (--upload_existing sends them)"
             return INFO, text
+        case ev.FolderFailed():
+            return ERROR, f"no longer watched: {event.reason}" + (f" (try: {event.hint})" if event.hint else "")
         case ev.Alive():
             return DEBUG, "."
         case ev.FileStarted():

@@ -13,7 +13,8 @@ from types import FrameType
 from typing import cast
 
 from openmsistream.cli import exit_codes
-from openmsistream.cli.arguments import config_name, parse
+from openmsistream.cli.arguments import config_name, parse, refuse_without_folder, typed
+from openmsistream.cli.printable import printable
 from openmsistream.cli.reporting import Reporter, reporter_for
 from openmsistream.config.models import ProgramConfig
 from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
@@ -21,6 +22,8 @@ from openmsistream.core.events import Note
 from openmsistream.pipeline.runner import Control
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.downloading import download
+from openmsistream.programs.dry_run import dry_run
+from openmsistream.programs.many import watch_many
 from openmsistream.programs.setup import load_config
 from openmsistream.programs.uploading import upload, watch
 
@@ -34,16 +37,43 @@ def run_program(model: type[CommonOptions], namespace: argparse.Namespace) -> in
         something failed for good.
     """
     config = load_config(config_name(model, namespace))
-    options = parse(model, namespace, config.option_defaults(model))
+    folders = _folders(config, model, namespace)
+    options = next(iter(folders.values())) if folders else _options(config, model, namespace)
+    if isinstance(options, WatchOptions) and options.dry_run:
+        for each in folders.values() if folders else [options]:
+            dry_run(each, config, lambda line: print(printable(line)))
+        return exit_codes.OK
     control = Control()
     with reporter_for(options, "download" if model is DownloadOptions else "upload") as report:
         for warning in config.warnings:
             report(Note(warning))
         with _signals(control), _keyboard(control):
-            return _run(options, config, report, control)
+            return _run(options, folders, config, report, control)
 
 
-def _run(options: CommonOptions, config: ProgramConfig, report: Reporter, control: Control) -> int:
+def _folders(
+    config: ProgramConfig, model: type[CommonOptions], namespace: argparse.Namespace
+) -> dict[str, WatchOptions]:
+    """The folders that only the config file names; none when one was typed, or the program watches none."""
+    words = typed(model, namespace)
+    if model is not WatchOptions or "upload_dir" in words:
+        return {}
+    return config.every_folder(words) or refuse_without_folder(namespace, str(config.path))
+
+
+def _options(config: ProgramConfig, model: type[CommonOptions], namespace: argparse.Namespace) -> CommonOptions:
+    if model is WatchOptions:
+        return parse(model, namespace, config.folder_defaults(namespace.upload_dir))
+    return parse(model, namespace, config.option_defaults(model))
+
+
+def _run(
+    options: CommonOptions,
+    folders: dict[str, WatchOptions],
+    config: ProgramConfig,
+    report: Reporter,
+    control: Control,
+) -> int:
     if isinstance(options, DownloadOptions):
         flow = download(options, config, report, control, report.lines)
         if flow.totals.failed:
@@ -52,7 +82,10 @@ def _run(options: CommonOptions, config: ProgramConfig, report: Reporter, contro
     if isinstance(options, UploadOptions):
         upload(options, config, report, control)
         return exit_codes.OK
-    totals = watch(cast("WatchOptions", options), config, report, control, report.lines)
+    if folders:
+        totals = watch_many(folders, config, report, control, report.lines)
+    else:
+        totals = watch(cast("WatchOptions", options), config, report, control, report.lines)
     if totals.failed:
         return exit_codes.ERROR
     return exit_codes.UNFINISHED if report.left_waiting else exit_codes.OK

@@ -141,6 +141,32 @@ class IniFile:
                 return f"{self.path} [{home}] {key} (line {self._lines[home, key]})"
         return None
 
+    def family(self, first_word: str) -> list[tuple[str, str]]:
+        """
+        The sections whose name begins with this word, in the file's order: name, and what follows the word.
+
+        Raises:
+            ConfigError: Two of them differ in spaces alone.
+        """
+        found: dict[str, str] = {}
+        for name in self.names():
+            word, *rest = name.split(maxsplit=1) or ("",)
+            if word != first_word:
+                continue
+            text = " ".join("".join(rest).split())
+            twin = next((other for other, known in found.items() if known == text), None)
+            if twin is not None:
+                raise ConfigError(
+                    f"{self.heading(name)}: the section is already given as {self.heading(twin)}",
+                    hint="put all keys of a section under one heading",
+                )
+            found[name] = text
+        return list(found.items())
+
+    def heading(self, section: str) -> str:
+        """Where a section begins, e.g. ``xrd.config [watch *.raw] (line 12)``."""
+        return f"{self.path} [{section}] (line {self._lines[section, '']})"
+
     def section(self, name: str, *, own: bool = False) -> Settings:
         """
         The settings of a section, expanded; empty when the file has no such section.

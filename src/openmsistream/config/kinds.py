@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from openmsistream.errors import ConfigError
+
 _LEVELS = {"notset": 0, "debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -196,6 +198,133 @@ class Regex:
     def show(self, value: object) -> str:
         """The text."""
         return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """
+    One or more patterns: in a config file one per line or separated by commas, on the command line also repeated.
+
+    Attributes:
+        of_names: They are held against a file's name as in a shell, not against its path as in a ``.gitignore``.
+    """
+
+    metavar: str = "PATTERN"
+    of_names: bool = False
+
+    def accept(self, value: object) -> tuple[str, ...]:
+        """The patterns in their order, at least one."""
+        texts = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [""]
+        parts = tuple(part for text in texts for piece in re.split(r"[,\n]", str(text)) if (part := piece.strip()))
+        if not parts or any("\0" in part for part in parts):
+            raise ValueError("is not a list of patterns, as *.tmp or ~*")
+        if self.of_names:
+            wrong = next((part for part in parts if re.search(r"^!|[/\\]", part)), None)
+            if wrong is not None:
+                raise ValueError(f"is not a list of names: {wrong!r} begins with ! or holds a / or \\")
+            return parts
+        from openmsistream.core.patterns import Patterns as Compiled  # noqa: PLC0415 - --help needs no pathspec
+
+        try:
+            Compiled(parts)
+        except ConfigError as error:
+            raise ValueError(f"is not a list of patterns: {error.message}; {error.hint}") from None
+        return parts
+
+    def show(self, value: object) -> str:
+        """The patterns with commas between."""
+        return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Bytes per second: ``20MB/s``, ``512 KiB/s``, ``1000000``."""
+
+    metavar: str = "RATE"
+
+    def accept(self, value: object) -> float:
+        """Bytes per second, at least 1000."""
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]?i?b?)(?:/s|ps)?", str(value).strip().lower())
+        number = float(match[1]) * _UNITS.get(match[2], 0) if match else 0.0
+        if number < 1000:
+            raise ValueError("is not a rate of at least 1 kB/s, as 20MB/s or 512KiB/s")
+        return number
+
+    def show(self, value: object) -> str:
+        """In MB/s, with all its digits."""
+        return f"{value / 1e6:.12g}MB/s" if isinstance(value, int | float) else str(value)
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+_NEVER = frozenset({"none", "never", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A time as people say it: ``30``, ``30s``, ``10m``, ``2h``, ``1d``, up to ``high`` seconds; ``none``: never."""
+
+    high: float
+    metavar: str = "TIME"
+
+    def accept(self, value: object) -> float:
+        """Seconds; 0 for "none"."""
+        text = str(value).strip().lower()
+        if text in _NEVER:
+            return 0.0
+        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]*)?)\s*([a-z]*)", text)
+        seconds = float(match[1]) * _SECONDS.get(match[2], float("nan")) if match else float("nan")
+        if not 0 <= seconds <= self.high:
+            raise ValueError(f"is not a time such as 30s, 10m or 2h (up to {self.show(self.high)}), or none")
+        return seconds
+
+    def show(self, value: object) -> str:
+        """In the largest unit that leaves a whole number."""
+        seconds = float(str(value))
+        if not seconds:
+            return "none"
+        unit = next(unit for unit in ("d", "h", "m", "s") if unit == "s" or seconds % _SECONDS[unit] == 0)
+        return f"{seconds / _SECONDS[unit]:.12g}{unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The name of a marker file beside the file it speaks for: ``{name}.done``, ``{stem}.ok``, ``READY``."""
+
+    metavar: str = "NAME"
+
+    def accept(self, value: object) -> str:
+        """The name with its placeholders."""
+        text = str(value).strip()
+        own = re.sub(r"\{(?:name|stem)\}", "", text)
+        if not own or text in {".", ".."} or re.search(r"[{}/\\\0]", own):
+            raise ValueError("is not the name of a marker file, as {name}.done, {stem}.done or a plain name")
+        return text
+
+    def show(self, value: object) -> str:
+        """The name."""
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of several equal parts: ``1/2``, ``3/3``."""
+
+    metavar: str = "PART/PARTS"
+
+    def accept(self, value: object) -> tuple[int, int]:
+        """The part, from 1, and how many there are."""
+        text = "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        match = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text.strip())
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError("is not a part of a whole, as 1/2 and 2/2 for two programs")
+        return int(match[1]), int(match[2])
+
+    def show(self, value: object) -> str:
+        """Part and parts."""
+        return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ program does with them, nor read the environment by itself: the caller hands it 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import platformdirs
@@ -23,10 +25,13 @@ from openmsistream.config.clients import (
     producer_config,
     resolve_group_id,
 )
+from openmsistream.config.folders import WatchedFolder, folder_sections, refuse_twice
 from openmsistream.config.ini import IniFile, Settings, read_ini
 from openmsistream.config.librdkafka import consumer_defaults, producer_defaults
-from openmsistream.config.options import SECTION_MODELS, CommonOptions, from_file
+from openmsistream.config.options import SECTION_MODELS, CommonOptions, WatchOptions
 from openmsistream.config.secrets import redacted
+from openmsistream.config.sections import from_file, layered
+from openmsistream.config.settling import SettleRules, WatchSections, watch_sections
 from openmsistream.errors import ConfigError
 
 __all__ = [
@@ -47,6 +52,7 @@ __all__ = [
 SUFFIX = ".config"
 _OWN_FILES = Path(__file__).parent / "files"
 _SECTIONS = ("broker", "producer", "consumer", "kafkacrypto", "s3", "heartbeat", "log", *SECTION_MODELS)
+_FAMILIES = ("watch", "folder")  # sections whose name goes on behind this word
 # Sections that other programs read, or that 0.9 had: nothing to warn about.
 _OTHER_SECTIONS = frozenset({"osn", "DEFAULT"})
 
@@ -156,6 +162,74 @@ class ProgramConfig:
         """
         return from_file(model, self._ini.section(model.SECTION, own=True))
 
+    @cached_property
+    def folders(self) -> Mapping[str, WatchedFolder]:
+        """
+        Every ``[folder NAME]`` by its name, in the file's order; empty when there is none.
+
+        Raises:
+            ConfigError: Something is wrong in one of them.
+        """
+        return MappingProxyType(folder_sections(self._ini))
+
+    def folder_options(self, name: str, typed: Mapping[str, Any]) -> WatchOptions:
+        """
+        The options to watch one of ``folders`` with.
+
+        Args:
+            name: Its name.
+            typed: Options that win over what the file says, by name.
+
+        Raises:
+            ConfigError: The folder is not there, or an option is wrong.
+        """
+        return self.folders[name].watch_options(self.option_defaults(WatchOptions), typed)
+
+    def every_folder(self, typed: Mapping[str, Any]) -> dict[str, WatchOptions]:
+        """
+        The options to watch all ``folders`` with, by name.
+
+        Raises:
+            ConfigError: As ``folder_options``, or files would be sent to one topic twice.
+        """
+        options = {name: self.folder_options(name, typed) for name in self.folders}
+        refuse_twice(self.folders, options)
+        return options
+
+    def folder_defaults(self, folder: Path) -> dict[str, Any]:
+        """
+        What the file says about the options of watching this one folder.
+
+        That is ``[upload]``, and over it the ``[folder NAME]`` section whose path it is, if there is one.
+
+        Raises:
+            ConfigError: Several sections have this path, or something is wrong in the file.
+        """
+        here = Path(os.path.realpath(folder))
+        same = [each for each in self.folders.values() if Path(os.path.realpath(each.path)) == here]
+        if len(same) > 1:
+            raise ConfigError(
+                f"{folder}: is the path of {same[0].heading} and of [folder {same[1].name}]",
+                hint="leave the folder out on the command line to watch what all sections name",
+            )
+        return layered(self.option_defaults(WatchOptions), *(each.options for each in same))
+
+    def settle_rules(self, options: WatchOptions) -> SettleRules:
+        """
+        When which file of a folder is complete: ``[watch]``, the options, and every ``[watch PATTERN]``.
+
+        Args:
+            options: What the folder is watched with.
+
+        Raises:
+            ConfigError: Something is wrong in one of the sections.
+        """
+        return self._watch.rules(options)
+
+    @cached_property
+    def _watch(self) -> WatchSections:
+        return watch_sections(self._ini)
+
     def origin(self, section: str, key: str) -> str:
         """Where a value comes from, e.g. ``xrd.config [producer] batch.size (line 12)``."""
         place = self._ini.place(section, key)
@@ -177,13 +251,20 @@ class ProgramConfig:
         for models in SECTION_MODELS.values():
             for model in models:
                 self.option_defaults(model)
+        watch_sections(self._ini)
+        folder_sections(self._ini)
 
     def _section_warnings(self) -> list[str]:
         found = []
         for name in self._ini.names():
-            near = difflib.get_close_matches(name.strip().lower(), _SECTIONS, n=1, cutoff=0.8)
-            if name not in _SECTIONS and name not in _OTHER_SECTIONS and near:
-                found.append(f"{self.path} [{name}] is not read: the section is called [{near[0]}]")
+            word, *rest = name.split(maxsplit=1) or ("",)
+            if name in _SECTIONS or name in _OTHER_SECTIONS or word in _FAMILIES:
+                continue
+            candidates = _FAMILIES if rest else (*_SECTIONS, *_FAMILIES)
+            near = difflib.get_close_matches(word.lower(), candidates, n=1, cutoff=0.8)
+            if near:
+                meant = " ".join((near[0], *rest))
+                found.append(f"{self.path} [{name}] is not read: the section is called [{meant}]")
         return found
 
 

@@ -7,20 +7,22 @@ has the option. It must not know argparse, nor how an option is spelled there.
 # ruff: noqa: RUF009 - every option is written as one call that also holds its help text
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from openmsistream.config.ini import Settings
 from openmsistream.config.kinds import (
     Choice,
+    Duration,
     FilePath,
     Kind,
     Level,
+    Marker,
     Number,
+    Patterns,
+    Rate,
     Regex,
+    Share,
     Switch,
     Text,
     Topic,
@@ -46,6 +48,7 @@ class Option:
         text: Its help text, without the default.
         group: The heading it stands under in a help text.
         positional: It is given by its place, not by its name, and has to be given.
+        by_config: It may be left out on the command line where a config file can say it.
         unset: What happens without it, for options whose default is None.
     """
 
@@ -54,19 +57,20 @@ class Option:
     group: str
     positional: bool = False
     unset: str = ""
+    by_config: bool = False
 
 
 def _option(default: object, kind: Kind, text: str, *, group: str, unset: str = "") -> Any:
     return field(default=default, metadata={"option": Option(kind, text, group, unset=unset)})
 
 
-def _positional(kind: Kind, text: str) -> Any:
-    return field(metadata={"option": Option(kind, text, "", positional=True)})
+def _positional(kind: Kind, text: str, *, by_config: bool = False) -> Any:
+    return field(metadata={"option": Option(kind, text, "", positional=True, by_config=by_config)})
 
 
-GROUPS = ("Kafka", "files", "running", "what is reported", "encryption")
+GROUPS = ("Kafka", "files", "when a file is complete", "running", "what is reported", "encryption")
 """The headings of a help text, in its order."""
-_KAFKA, _FILES, _RUN, _REPORT, _CRYPTO = GROUPS
+_KAFKA, _FILES, _SETTLE, _RUN, _REPORT, _CRYPTO = GROUPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +193,12 @@ class WatchOptions(StreamOptions, CommonOptions):
 
     SECTION: ClassVar[str] = "upload"
 
-    upload_dir: Path = _positional(FilePath("FOLDER", "folder"), "the folder to watch; it is only ever read")
+    upload_dir: Path = _positional(
+        FilePath("FOLDER", "folder"),
+        "the folder to watch; it is only ever read. Without it, the [folder NAME] sections of the config file say "
+        "which folders are watched",
+        by_config=True,
+    )
     upload_regex: str | None = _option(
         None,
         Regex(),
@@ -203,16 +212,101 @@ class WatchOptions(StreamOptions, CommonOptions):
     once: bool = _option(
         False, Switch(), "send everything that is there now, wait until Kafka has it, and end", group=_RUN
     )
+    include: tuple[str, ...] | None = _option(
+        None,
+        Patterns(),
+        "send only files that match, as in a .gitignore: *.h5, raw/**, !test*; may be repeated",
+        group=_FILES,
+        unset="all files",
+    )
+    exclude: tuple[str, ...] | None = _option(
+        None, Patterns(), "never send files that match, as in a .gitignore; may be repeated", group=_FILES, unset="none"
+    )
+    symlinks: str = _option(
+        "skip", Choice(("skip", "follow")), "symbolic links: leave out, or follow within the folder", group=_FILES
+    )
+    share: tuple[int, int] | None = _option(
+        None,
+        Share(),
+        "send only this part of the files, so that two programs (1/2 and 2/2) share one folder",
+        group=_FILES,
+        unset="all of them",
+    )
+    use_polling_observer: bool = _option(
+        False,
+        Switch(),
+        "look for changes by scanning alone; network drives are recognised by themselves",
+        group=_FILES,
+    )
+    scan_seconds: float = _option(30.0, Number(0.1, 86_400), "time between scans of the whole folder", group=_FILES)
+    poll_seconds: float = _option(
+        5.0, Number(0.1, 86_400), "the same where the system does not tell what changes (network drives)", group=_FILES
+    )
+    dry_run: bool = _option(
+        False, Switch(), "only say which files would be sent and why, and end; needs no broker", group=_RUN
+    )
+    settle: str = _option(
+        "auto",
+        Choice(("auto", "close", "quiet", "marker")),
+        "when a file is taken to be complete. auto: by all the evidence there is; close: as soon as it is closed; "
+        "quiet: after the quiet time alone; marker: when its marker file is there",
+        group=_SETTLE,
+    )
     watchdog_lag_time: float = _option(
         3.0,
         Number(0, _WEEK_SECONDS),
         "how long a file must stay unchanged before it is sent",
-        group=_FILES,
+        group=_SETTLE,
     )
-    use_polling_observer: bool = _option(
-        False, Switch(), "look for changes by scanning alone, as network drives need it", group=_FILES
+    closed_lag_time: float = _option(
+        1.0,
+        Number(0, _WEEK_SECONDS),
+        "the same for a file that was closed after writing, or got its name from a temporary one",
+        group=_SETTLE,
     )
-    scan_seconds: float = _option(30.0, Number(0.1, 86_400), "time between scans of the whole folder", group=_FILES)
+    max_wait: float = _option(
+        3600.0,
+        Duration(_WEEK_SECONDS),
+        "send an unchanged file after so long even if a program still holds it open or it has a temporary name; "
+        "none: never, as with --settle marker",
+        group=_SETTLE,
+    )
+    marker: str | None = _option(
+        None,
+        Marker(),
+        "the marker file of scan.dat, with --settle marker: {name}.done is scan.dat.done, {stem}.done is scan.done, a "
+        "plain name is one marker for all files of its folder",
+        group=_SETTLE,
+        unset="{name}.done",
+    )
+    temporary_names: tuple[str, ...] | None = _option(
+        None,
+        Patterns(of_names=True),
+        "names that files have only while they are written; may be repeated",
+        group=_SETTLE,
+        unset="*.tmp, *.part, ~* and the like",
+    )
+    check_writers: bool = _option(
+        True, Switch(), "wait while a program on this computer has the file open for writing", group=_SETTLE
+    )
+    stream_growing: bool = _option(
+        False, Switch(), "send large files while they are still being written (not in the format of 1.x)", group=_SETTLE
+    )
+    stream_temporary: bool = _option(
+        False, Switch(), "stream also files that still have a temporary name", group=_SETTLE
+    )
+    max_rate: float | None = _option(
+        None, Rate(), "never send more bytes per second than this, as 20MB/s", group=_RUN, unset="as fast as possible"
+    )
+    low_priority: bool = _option(
+        False, Switch(), "let every other program on this computer go first (processor and disk)", group=_RUN
+    )
+    ledger_lost: str = _option(
+        "resend",
+        Choice(("resend", "ask")),
+        "when the ledger is lost and has no backup: send again what cannot be proved sent, or stop and say so",
+        group=_RUN,
+    )
     chunk_size: int = _chunk_size()
     queue_max_size: int = _option(
         500,
@@ -288,54 +382,3 @@ def default_text(item: Field[Any], option: Option) -> str:
     if item.default is MISSING or item.default is False:
         return ""
     return option.unset if item.default is None else option.kind.show(item.default)
-
-
-def from_file(model: type, section: Mapping[str, str]) -> dict[str, Any]:
-    """
-    The defaults that a config file's section sets for the options of ``model``.
-
-    Args:
-        model: An option model; its ``SECTION`` is where ``section`` comes from.
-        section: Option names ("_" or "-") and values. Names of options that only another program
-            reading this section has are accepted and left out.
-
-    Raises:
-        ConfigError: No program has such an option, it cannot be set in a file, or its value is not
-            allowed. Names file, section, key, value and what is allowed.
-    """
-    settings = section if isinstance(section, Settings) else Settings(section)
-    name_of_section = getattr(model, "SECTION", "")
-    known: dict[str, tuple[Field[Any], Option]] = {}
-    for each in (*SECTION_MODELS.get(name_of_section, ()), model):
-        known |= options_of(each)
-    own = options_of(model)
-    found: dict[str, Any] = {}
-    for key in settings:
-        place = settings.origin(key) if isinstance(section, Settings) else f"[{name_of_section}] {key}"
-        name = key.replace("-", "_")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ConfigError(
-                f"{place}: there is no option of this name (value {settings.shown(key)})",
-                hint=f"did you mean {near[0]}?" if near else "allowed are " + ", ".join(_settable(known)),
-            )
-        item, option = known[name]
-        if name not in _settable(known):
-            raise ConfigError(
-                f"{place}: {name} = {settings.shown(key)} can only be given on the command line",
-                hint="remove the line",
-            )
-        if name in found:
-            raise ConfigError(f"{place}: the option is already given with another spelling", hint="keep one")
-        value: object = None
-        if settings[key] or item.default is not None:
-            try:
-                value = option.kind.accept(settings[key])
-            except ValueError as error:
-                raise ConfigError(f"{place}: {settings.shown(key)} {error}") from None
-        found[name] = value
-    return {name: value for name, value in found.items() if name in own}
-
-
-def _settable(known: Mapping[str, tuple[Field[Any], Option]]) -> list[str]:
-    return [name for name, (_, option) in known.items() if not option.positional and name != "config"]

@@ -7,28 +7,51 @@ JSON, and a user's code may do what it likes with them. Pure values; sizes in by
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The root of all events."""
+    """
+    The root of all events.
+
+    Attributes:
+        folder_name: Which watched folder it is about, by its name in the config file, where one program watches
+            the folders that a config file names; empty otherwise.
+    """
+
+    folder_name: str = field(default="", kw_only=True)
 
     @property
     def kind(self) -> str:
         """The event's name on the wire of ``--json``: the class name in snake case."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        return _shape(type(self))[0]
 
     def as_dict(self) -> dict[str, object]:
-        """The event as JSON-ready values: ``event`` first; names that are not valid Unicode are escaped."""
-        values = {name: _printable(value) for name, value in asdict(self).items()}
-        return {"event": self.kind, **values}
+        """
+        The event as JSON-ready values: ``event`` first, then ``folder_name`` if it has one.
+
+        Names that are not valid Unicode are escaped.
+        """
+        kind, names = _shape(type(self))
+        values: dict[str, object] = {"event": kind}
+        for name in names:
+            value = getattr(self, name)
+            values[name] = value.encode("utf-8", "backslashreplace").decode("utf-8") if type(value) is str else value
+        if not self.folder_name:
+            del values["folder_name"]
+        return values
 
 
-def _printable(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return value
+def _shape(event: type[Event]) -> tuple[str, tuple[str, ...]]:
+    """Kind and field names of a class of events, worked out once: thousands of events are told in a second."""
+    if event not in _SHAPES:
+        kind = re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
+        _SHAPES[event] = kind, tuple(item.name for item in fields(event))
+    return _SHAPES[event]
+
+
+_SHAPES: dict[type[Event], tuple[str, tuple[str, ...]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +75,14 @@ class ProgramStopped(Event):
     waiting: int
     failed: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFailed(Event):
+    """One of several folders cannot be watched any more; the program goes on with the others."""
+
+    reason: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

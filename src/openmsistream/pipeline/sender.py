@@ -12,19 +12,25 @@ from dataclasses import dataclass
 
 from openmsistream.core.events import FileFailed, FileProgress, FileSent, FileSkipped, FileStarted, Note
 from openmsistream.core.ids import RANDOM_BYTES, uuid7
-from openmsistream.core.paths import to_wire_bytes
+from openmsistream.core.rate import Rate
 from openmsistream.core.settle import Stat
 from openmsistream.errors import OpenMSIStreamError, SourceError, UnavailableError
+from openmsistream.pipeline.frames import Frame, Wire
+from openmsistream.pipeline.growing import GrowingFiles
+from openmsistream.pipeline.parked import ParkedVersions
 from openmsistream.pipeline.runner import Every, Totals
-from openmsistream.pipeline.sending import Frame, Sending, State, Wire, abort_value
-from openmsistream.ports import Clock, Events, FileReader, Parked, Producer, UploadLedger
+from openmsistream.pipeline.sending import Sending, State
+from openmsistream.ports import Clock, Events, Failed, FileReader, Producer, UploadLedger
 
+COMMIT_BYTES = 4 * 1024 * 1024
+"""Acknowledged bytes between two commits of the ledger: what a kill may cost, besides what is on its way."""
 COMMIT_SECONDS = 0.25
 COMMIT_FILES = 1000
 """One SQLite transaction per 1000 rows is 300 times faster than one per row (measured)."""
 PROGRESS_SECONDS = 0.25
 STEPS_PER_TURN = 64
-"""Chunks between two looks at the watcher and the user: 32 MiB at the default chunk size."""
+"""Files or chunks between two looks at the watcher and the user, unless TURN_BYTES come first."""
+TURN_BYTES = COMMIT_BYTES
 ERRORS_KEPT = 20
 RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 
@@ -40,6 +46,7 @@ class SenderSettings:
         at_once: Files sent at the same time.
         resume_within_seconds: A version parked longer ago is sent anew.
         tries: How often a file is tried before it is given up; 0: for ever.
+        rate: Bounds the bytes per second; None: as fast as the broker takes them.
     """
 
     wire: Wire
@@ -47,6 +54,16 @@ class SenderSettings:
     at_once: int = 2
     resume_within_seconds: float = 24 * 3600
     tries: int = 0
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A file that settled and is to be sent: what it looked like, and why it is taken to be complete."""
+
+    path: str
+    stat: Stat
+    evidence: str = ""
 
 
 class Sender:
@@ -65,16 +82,24 @@ class Sender:
         self._producer, self._reader, self._ledger = producer, reader, ledger
         self._clock, self._random, self._events, self._settings = clock, random, events, settings
         self._partitions = ledger.partitions(producer.partitions)
-        self._queue: deque[tuple[str, Stat]] = deque()
+        self._queue: deque[Queued] = deque()
         self._active: deque[Sending] = deque()
         self._awaiting: deque[Sending] = deque()
-        self._outbox: deque[tuple[int, bytes, bytes]] = deque()
-        self._parked = {parked.path: parked for parked in ledger.open_versions()}
+        self.growing = GrowingFiles(reader)
+        self._several: list[Sending] = []  # everything under way that is more than one chunk
+        self.parked = ParkedVersions(
+            producer,
+            ledger,
+            events,
+            wire=settings.wire,
+            chunk_bytes=settings.chunk_bytes,
+            resume_within_seconds=settings.resume_within_seconds,
+        )
         self._busy: set[str] = set()
         self._retry_at: dict[str, float] = {}
         self._retries: dict[str, int] = {}
         self._frames = [Frame(settings.chunk_bytes) for _ in range(settings.at_once)]
-        self._unsaved = 0
+        self._unsaved = self._saved_bytes = self._turn_bytes = 0
         self._commit_timer = Every(COMMIT_SECONDS, first=clock.monotonic())
         self._progress_timer = Every(PROGRESS_SECONDS, first=clock.monotonic())
         self.totals = Totals()
@@ -90,7 +115,7 @@ class Sender:
     @property
     def quiet(self) -> bool:
         """True when nothing is being read or awaits the broker."""
-        return not (self._active or self._awaiting or self._outbox)
+        return not (self._active or self._awaiting or self.parked.outbox)
 
     @property
     def waiting(self) -> int:
@@ -98,9 +123,23 @@ class Sender:
         return len(self._queue) + len(self._retry_at)
 
     @property
+    def queued(self) -> int:
+        """How many files are queued."""
+        return len(self._queue)
+
+    @property
     def active(self) -> int:
         """How many files are on their way."""
         return len(self._active) + len(self._awaiting)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Payload of every chunk but the last."""
+        return self._settings.chunk_bytes
+
+    def under_way(self) -> list[tuple[str, int, int | None]]:
+        """Path, acknowledged bytes and size of every larger file on its way; the size is None while it grows."""
+        return [(s.final_path, s.acknowledged, s.size) for s in self._several]
 
     def busy(self, path: str) -> bool:
         """True when a version of the path is queued or on its way: the next one has to wait."""
@@ -111,17 +150,12 @@ class Sender:
         at = self._retry_at.get(path)
         return at is not None and at > now
 
-    def enqueue(self, path: str, stat: Stat) -> None:
+    def enqueue(self, path: str, stat: Stat, evidence: str = "") -> None:
         """A file settled: send it in its turn."""
         self._busy.add(path)
         self._retry_at.pop(path, None)
-        self._queue.append((path, stat))
-
-    def abandon_parked(self) -> None:
-        """Tell consumers to discard versions under way before whose files are gone from the root."""
-        for parked in list(self._parked.values()):
-            if self._reader.stat(parked.path) is None:
-                self._abort_parked(self._parked.pop(parked.path), "the file was removed before it was sent whole")
+        if not self.growing.settle(path, evidence):
+            self._queue.append(Queued(path, stat, evidence))
 
     def turn(self, *, start_more: bool) -> bool:
         """
@@ -131,16 +165,36 @@ class Sender:
             True when something was done; False when the queue is full or there is nothing to do.
         """
         worked = self._producer.poll(0) > 0
+        if start_more:
+            self._active.extend(self.growing.awake())
+        else:
+            self._let_growing_sleep()
+        self._turn_bytes = 0
         for _ in range(STEPS_PER_TURN):
-            if start_more:
+            if start_more and self._queue:
                 self._start_next()
             if not self._step():
                 break
             worked = True
+            if self._turn_bytes >= TURN_BYTES:
+                break
         self._producer.poll(0)
         self._reap()
         self._remember()
         return worked
+
+    def stream(self, path: str) -> None:
+        """A file is being written: send its bytes as they come, if not too many are streamed already."""
+        if path in self._busy or path in self._retry_at or not self.growing.welcomes(path):
+            return
+        try:
+            sending = self._open(path, growing=True)
+        except OpenMSIStreamError:
+            return  # when it settles it is sent as any other file, and what is wrong with it is told
+        if sending is not None:
+            self.growing.add(sending)
+            if sending.state is State.GROWING:
+                self._begins(sending)
 
     def await_acknowledgements(self, seconds: float) -> None:
         """Give the broker up to ``seconds`` to answer."""
@@ -149,24 +203,26 @@ class Sender:
 
     def finish(self) -> None:
         """Park what is not sent to its end, and make the ledger durable."""
-        for sending in (*self._active, *self._awaiting):
-            if not sending.single and sending.state in (State.SENDING, State.AWAITING):
-                self._ledger.record_open(sending.parked())
+        self._save()
+        for sending in (*self._active, *self._awaiting, *self.growing):
             if sending.state is not State.FAILED:
                 sending.fail(UnavailableError("stopped"))
-        self._ledger.commit()
 
     # -- one turn -------------------------------------------------------------------------------------------
 
     def _start_next(self) -> None:
-        while self._queue and len(self._active) < self._settings.at_once:
-            path, stat = self._queue.popleft()
+        while self._queue and self._frames:
+            queued = self._queue.popleft()
+            path = queued.path
             try:
-                sending = self._open(path)
+                sending = self._open(path, evidence=queued.evidence)
             except OpenMSIStreamError as error:
                 self._failed(path, error)
                 continue
-            if not sending.stat.same_content(stat):
+            if sending is None:
+                self._busy.discard(path)
+                continue
+            if not sending.stat.same_content(queued.stat):
                 sending.fail(SourceError(f"{path}: it changed before it was sent"))
                 self._failed(path, SourceError(f"{path}: it changed before it was sent"), quietly=True)
                 self._frames.append(sending.frame)
@@ -175,21 +231,32 @@ class Sender:
             if sending.state is State.SENDING:
                 self._begins(sending)
 
+    def _let_growing_sleep(self) -> None:
+        """The program is about to end, and their writers may not."""
+        for sending in [sending for sending in self._active if sending.state is State.GROWING]:
+            self._active.remove(sending)
+            self.growing.sleeps(sending)
+
     def _begins(self, sending: Sending) -> None:
         """Its first chunk is next: now it is known whether a version under way before goes on."""
         if not sending.single:
+            self._several.append(sending)
             self._ledger.record_open(sending.parked())
-            self._events(FileStarted(sending.path, sending.size, sending.resumed_at))
+            self._events(FileStarted(sending.path, sending.stat.size, sending.resumed_at))
 
-    def _open(self, path: str) -> Sending:
+    def _open(self, path: str, *, evidence: str = "", growing: bool = False) -> Sending | None:
+        """The next version of a file, ready to be sent; None when the file as it is was sent already."""
         file = self._reader.open(path)
         now_ns = self._clock.now_ns()
         try:
-            parked = self._take_parked(path, file.stat, now_ns)
+            parked = self.parked.take(path, file.stat, now_ns)
         except OpenMSIStreamError:
             file.close()
             raise
-        known = None if parked else self._ledger.known(path)
+        known = None if parked or growing else self._ledger.known(path)
+        if known is not None and known.sent and known.stat.same_content(file.stat):
+            file.close()  # a scan that ran while the path was on its way saw it as new once more
+            return None
         same_size = known is not None and known.sent and known.stat.size == file.stat.size
         return Sending(
             path,
@@ -198,33 +265,47 @@ class Sender:
             version=parked.version if parked else uuid7(now_ns, self._random(RANDOM_BYTES)),
             gen=parked.gen if parked else self._ledger.next_gen(now_ns),
             src=self._ledger.src,
-            frame=self._frames.pop(),
+            frame=Frame(self._settings.chunk_bytes) if growing else self._frames.pop(),
             partition_count=self._partitions,
             now=self._clock.monotonic(),
             started_ns=parked.started_ns if parked else now_ns,
             sent_digest=known.digest if known and same_size else None,
             parked=parked,
-            on_parked_changed=lambda old: self._abort_parked(old, "its beginning changed"),
+            on_parked_changed=lambda old: self.parked.abort(old, "its beginning changed"),
+            growing=growing,
+            evidence=evidence,
         )
 
     def _step(self) -> bool:
         """One chunk of one file, or one record of the outbox; False when nothing can be done now."""
-        while self._outbox:
-            partition, key, value = self._outbox[0]
+        outbox = self.parked.outbox
+        while outbox:
+            partition, key, value = outbox[0]
             if not self._producer.produce(partition, key, value, _ignore):
                 return False
-            self._outbox.popleft()
+            outbox.popleft()
         if not self._active:
             return False
-        sending = self._active.popleft()
+        sending = self._active[0]
+        size, rate = sending.next_bytes, self._settings.rate
+        if rate is not None and rate.wait_for(size, self._clock.monotonic()) > 0:
+            return False
+        self._active.popleft()
         before = sending.state
         accepted = sending.step(self._producer)
-        if before is State.HASHING and sending.state is State.SENDING:
+        if before is State.HASHING and sending.state in (State.SENDING, State.GROWING) and not sending.verified:
             self._begins(sending)
-        if sending.state in (State.HASHING, State.SENDING):
+        if accepted:
+            self._turn_bytes += size
+            if rate is not None:
+                rate.take(size, self._clock.monotonic())
+        if sending.state in (State.HASHING, State.SENDING) or (sending.state is State.GROWING and sending.has_work()):
             self._active.append(sending)
+        elif sending.state is State.GROWING:
+            self.growing.sleeps(sending)
         else:
-            self._frames.append(sending.frame)
+            if not sending.streamed:  # those have a buffer of their own
+                self._frames.append(sending.frame)
             self._awaiting.append(sending)
         return accepted
 
@@ -237,6 +318,7 @@ class Sender:
                 self._ledger.record_same(sending.path, sending.stat)
                 self._unsaved += 1
                 self._busy.discard(sending.path)
+                self._retries.pop(sending.path, None)
                 self._events(FileSkipped(sending.path, "touched only: the same content was sent before"))
             else:
                 self._give_up(sending)
@@ -251,33 +333,53 @@ class Sender:
                 yield sending
 
     def _sent(self, sending: Sending) -> None:
+        path = sending.final_path
         self._ledger.record_sent(
-            sending.path, sending.stat, sending.version, sending.gen, sending.digest, self._clock.now_ns()
+            path,
+            sending.stat,
+            sending.version,
+            sending.gen,
+            sending.digest,
+            self._clock.now_ns(),
+            sending.evidence,
         )
+        if not sending.single:
+            self._ledger.drop_open(sending.path)
+            self._several.remove(sending)
         self._unsaved += 1
-        self._busy.discard(sending.path)
-        self._retries.pop(sending.path, None)
+        self._busy.discard(path)
+        if self._retries:
+            self._retries.pop(path, None)
         self.totals.files += 1
-        self.totals.total_bytes += sending.size
-        self._events(FileSent(sending.path, sending.size, self._clock.monotonic() - sending.started))
+        self.totals.total_bytes += sending.stat.size
+        self._events(FileSent(path, sending.stat.size, self._clock.monotonic() - sending.started))
 
     def _give_up(self, sending: Sending) -> None:
         """A version failed: the broker refused it, or its file changed. Retry goes on where it was acknowledged."""
         error = sending.error or SourceError(f"{sending.path}: gave up")
+        path = sending.final_path
+        if sending in self._several:
+            self._several.remove(sending)
         if isinstance(error, SourceError):
             record = sending.abort_record(error.message)
             if record is not None:
-                self._outbox.append((sending.partition, *record))
+                self.parked.outbox.append((sending.partition, *record))
             self._ledger.drop_open(sending.path)
         elif not sending.single and sending.acknowledged > 0:
-            self._parked[sending.path] = sending.parked()
-            self._ledger.record_open(sending.parked())
-        self._failed(sending.path, error)
+            self.parked.keep(sending.parked())
+        if sending.streamed:
+            self.growing.ended(sending, spoiled=isinstance(error, SourceError))
+            if isinstance(error, SourceError):
+                self._events(Note(f"{error.message}; it begins anew, and is sent when it is complete"))
+            if not sending.settling:
+                return  # it has not settled yet, and will be sent as any other file when it does
+        self._failed(path, error, quietly=sending.streamed)
 
     def _failed(self, path: str, error: OpenMSIStreamError, *, quietly: bool = False) -> None:
         self._busy.discard(path)
         if self._settings.tries != 1 and isinstance(error, SourceError) and self._reader.stat(path) is None:
             self._retries.pop(path, None)  # when it comes back, it is noticed as any other file
+            self._ledger.drop_failed(path)
             self._events(FileSkipped(path, "it was removed before it was sent"))
             return
         tries = self._retries[path] = self._retries.get(path, 0) + 1
@@ -287,6 +389,7 @@ class Sender:
             self._retry_at[path] = self._clock.monotonic() + delay
         if quietly and again:
             return
+        self._ledger.record_failed(Failed(path, error.message, tries, self._clock.now_ns()))
         if not again:
             self.totals.failed += 1
             self._retries.pop(path, None)
@@ -307,65 +410,23 @@ class Sender:
     def _remember(self) -> None:
         now = self._clock.monotonic()
         if self._progress_timer.due(now):
-            for sending in (*self._active, *self._awaiting):
-                if not sending.single:
-                    self._events(FileProgress(sending.path, sending.acknowledged, sending.size))
-        if self._unsaved >= COMMIT_FILES or self._commit_timer.due(now):
-            for sending in (*self._active, *self._awaiting):
-                if not sending.single and sending.state in (State.SENDING, State.AWAITING):
-                    self._ledger.record_open(sending.parked())
-            self._ledger.commit()
-            self._unsaved = 0
+            for sending in self._several:
+                self._events(FileProgress(sending.final_path, sending.acknowledged, sending.size))
+        acknowledged = self.totals.total_bytes + sum(sending.acknowledged for sending in self._several)
+        if (
+            self._unsaved >= COMMIT_FILES
+            or abs(acknowledged - self._saved_bytes) >= COMMIT_BYTES
+            or self._commit_timer.due(now)
+        ):
+            self._saved_bytes = acknowledged
+            self._save()
 
-    # -- versions under way when the program ended ----------------------------------------------------------
-
-    def _take_parked(self, path: str, stat: Stat, now_ns: int) -> Parked | None:
-        """The parked version of a path if it may go on; if not, consumers are told to discard it."""
-        parked = self._parked.get(path)
-        if parked is None:
-            return None
-        reason = self._cannot_resume(parked, stat, now_ns)
-        del self._parked[path]
-        if not reason:
-            return parked
-        self._abort_parked(parked, reason)
-        return None
-
-    def _cannot_resume(self, parked: Parked, stat: Stat, now_ns: int) -> str:
-        if not parked.stat.same_content(stat):
-            return "the file changed before it was sent whole"
-        if (self._settings.wire is Wire.V2) != (len(parked.version) == 16):
-            return "the wire format was changed"
-        if parked.chunk_bytes != self._settings.chunk_bytes and self._settings.wire is not Wire.V2:
-            return "the chunk size was changed"
-        if now_ns - parked.started_ns > self._settings.resume_within_seconds * 1e9:
-            return "it was interrupted too long ago"
-        if parked.acknowledged == 0:
-            return "nothing of it was acknowledged"
-        if self._producer.log_start(parked.partition) > parked.first_offset:
-            return "its first chunk is no longer on the topic"
-        return ""
-
-    def _abort_parked(self, parked: Parked, reason: str) -> None:
-        self._ledger.drop_open(parked.path)
-        if len(parked.version) != 16:
-            return  # v1 has no such record
-        value = abort_value(
-            parked.path,
-            parked.version,
-            self._ledger.src,
-            parked.gen,
-            parked.acknowledged,
-            parked.stat,
-            reason,
-        )
-        self._outbox.append((parked.partition, to_wire_bytes(parked.path), value))
-        if parked.acknowledged:
-            self._events(Note(f"{parked.path}: begins anew ({reason})"))
-
-    def parked_paths(self) -> list[str]:
-        """Paths of the versions that were under way when the program ended."""
-        return list(self._parked)
+    def _save(self) -> None:
+        for sending in self._several:
+            if sending.state is not State.FAILED:
+                self._ledger.record_open(sending.parked())
+        self._ledger.commit()
+        self._unsaved = 0
 
 
 def _ignore(offset: int, error: OpenMSIStreamError | None) -> None:

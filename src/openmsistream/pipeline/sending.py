@@ -16,49 +16,18 @@ from openmsistream.core.paths import partition_for, to_wire_bytes
 from openmsistream.core.settle import Stat
 from openmsistream.core.wire import v1, v2
 from openmsistream.errors import OpenMSIStreamError, SourceError
+from openmsistream.pipeline.frames import Frame, Wire, abort_value
 from openmsistream.ports import OpenFile, Parked, Producer
 
-HEADER_ROOM = 17 * 1024
-"""Room before the payload for the longest v2 header: 4 + 2 + 16,384 bytes."""
-
-
-class Frame:
-    """A buffer for one record: room for a header, then the payload, so that neither is ever moved."""
-
-    __slots__ = ("_view", "chunk_bytes")
-
-    def __init__(self, chunk_bytes: int) -> None:
-        self.chunk_bytes = chunk_bytes
-        self._view = memoryview(bytearray(HEADER_ROOM + chunk_bytes))
-
-    def payload(self, size: int) -> memoryview:
-        """Where ``size`` payload bytes are to be read to."""
-        return self._view[HEADER_ROOM : HEADER_ROOM + size]
-
-    def with_header(self, header: bytes, size: int) -> memoryview:
-        """The record: ``header`` placed right before the ``size`` payload bytes."""
-        start = HEADER_ROOM - len(header)
-        self._view[start:HEADER_ROOM] = header
-        return self._view[start : HEADER_ROOM + size]
-
-
-class Wire(Enum):
-    """The format a producer writes."""
-
-    V2 = "v2"
-    V1_10 = "v1 with 10 fields"
-    V1_9 = "v1 with 9 fields"
-
-    @property
-    def hash_name(self) -> HashName:
-        """The function this format's whole-file digest is made with."""
-        return HashName.BLAKE3 if self is Wire.V2 else HashName.SHA512
+GROWING_SIZE = -1
+"""The size of a parked version whose file was still being written: not known."""
 
 
 class State(Enum):
     """Where a version stands."""
 
-    HASHING = "hashing"  # before the first chunk: v1, a resume, or a touched file
+    HASHING = "hashing"  # before the first chunk: v1, a resume, or a touched file; before the end of a streamed one
+    GROWING = "growing"  # streamed while it is being written; whole chunks only, the end comes when it settles
     SENDING = "sending"
     AWAITING = "awaiting"  # everything is produced, the broker has not acknowledged everything
     SENT = "sent"
@@ -79,6 +48,15 @@ class Sending:
         partition_count: What the partition is computed from.
         sent_digest: Digest of the version sent before, when this file may be the same again.
         parked: What a version under way before was at, to go on with it.
+        growing: The file is still being written (v2 only): its chunks go as they become whole, until ``settle``.
+        evidence: Why the file is taken to be complete.
+
+    Attributes:
+        path: What the version was announced under.
+        final_path: What the file is called by now.
+        streamed: It was begun while it was being written.
+        settling: It was, and then its file was found complete.
+        verified: What was sent of it before was found in it unchanged then.
     """
 
     def __init__(
@@ -97,8 +75,11 @@ class Sending:
         sent_digest: bytes | None = None,
         parked: Parked | None = None,
         on_parked_changed: Callable[[Parked], None] | None = None,
+        growing: bool = False,
+        evidence: str = "",
     ) -> None:
-        self.path, self.stat = path, file.stat
+        self.path = self.final_path = path
+        self.stat, self.evidence = file.stat, evidence
         self.version, self.gen = version, gen
         self.partition = parked.partition if parked else partition_for(path, partition_count)
         self.started, self.started_ns = now, started_ns
@@ -114,18 +95,34 @@ class Sending:
         self._hasher = new_hasher(wire.hash_name)
         self._position = self._index = self._in_flight = 0
         self._record: tuple[bytes, memoryview | bytes, int] | None = None
+        self.streamed = self._growing = growing
+        self._settled: tuple[OpenFile, str] | None = None
+        self._sent_prefix: tuple[int, bytes] | None = None
+        self.settling = self.verified = False
         needs_hash = wire is not Wire.V2 or parked is not None or sent_digest is not None
-        self.state = State.HASHING if needs_hash else State.SENDING
+        self.state = State.HASHING if needs_hash else self._sending_state
 
     @property
-    def size(self) -> int:
-        """Size of the version in bytes."""
-        return self.stat.size
+    def size(self) -> int | None:
+        """Size of the version in bytes; None while it grows."""
+        return None if self._growing else self.stat.size
+
+    @property
+    def _sending_state(self) -> State:
+        return State.GROWING if self._growing else State.SENDING
+
+    @property
+    def next_bytes(self) -> int:
+        """The most payload bytes that the next ``step`` produces."""
+        if self.state is State.HASHING:
+            return 0
+        chunk_bytes = self.frame.chunk_bytes
+        return chunk_bytes if self._growing else min(chunk_bytes, self.stat.size - self._position)
 
     @property
     def single(self) -> bool:
         """True when one chunk holds the whole file."""
-        return self.size <= self.frame.chunk_bytes
+        return not self.streamed and self.stat.size <= self.frame.chunk_bytes
 
     @property
     def in_flight(self) -> int:
@@ -139,7 +136,11 @@ class Sending:
         Returns:
             False when the producer's queue is full: serve it, then call again.
         """
+        if self.state is State.FAILED:
+            return True
         try:
+            if self._settled is not None and self._record is None and self.state is State.GROWING:
+                self._begin_verifying(*self._settled)
             if self.state is State.HASHING:
                 self._hash_step()
                 return True
@@ -155,10 +156,52 @@ class Sending:
         self._record = None
         self._in_flight += 1
         self._position, self._index = stop, self._index + 1
-        if stop >= self.size:
+        if not self._growing and stop >= self.stat.size:
             self.state = State.AWAITING
             self._file.close()
         return True
+
+    # -- while the file grows ------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        """
+        True when ``step`` can do something now; a growing file may have to be waited for.
+
+        A whole chunk is sent once bytes behind it are there, so that it stays at most one chunk behind the writer.
+        """
+        if self.state is not State.GROWING or self._record is not None or self._settled is not None:
+            return True
+        try:
+            size = self._file.look().size
+            if size < self._position:
+                raise SourceError(f"{self.final_path}: it became shorter while it was streamed")
+        except OpenMSIStreamError as error:
+            self.fail(error)
+            return True
+        return size > self._position + self.frame.chunk_bytes
+
+    def settle(self, file: OpenFile, path: str, evidence: str) -> None:
+        """
+        The file that was streamed is complete: its end may be sent, once what was sent is found in it unchanged.
+
+        Instruments patch headers at close, so everything that was sent is read again before.
+
+        Args:
+            file: The same file opened anew; closed by this object.
+            path: What it is called by now.
+            evidence: Why it is taken to be complete.
+        """
+        self._settled, self.final_path, self.evidence, self.settling = (file, path), path, evidence, True
+
+    def _begin_verifying(self, file: OpenFile, path: str) -> None:
+        self._file.close()
+        same_file = file.stat.inode == self.stat.inode
+        self._file, self.stat, self._settled = file, file.stat, None
+        if not same_file or file.stat.size < self._position:
+            raise SourceError(f"{path}: it was replaced or became shorter while it was streamed")
+        self._growing = False
+        self._sent_prefix = (self._position, self._hasher.digest())
+        self._hasher, self._position, self.state = new_hasher(self._wire.hash_name), 0, State.HASHING
 
     def parked(self) -> Parked:
         """What a restart needs to go on with this version."""
@@ -166,7 +209,7 @@ class Sending:
             self.path,
             self.version if self._wire is Wire.V2 else self.digest,
             self.gen,
-            self.stat,
+            Stat(GROWING_SIZE, self.stat.mtime_ns, self.stat.inode) if self.streamed else self.stat,
             self.frame.chunk_bytes,
             self.partition,
             self.first_offset,
@@ -180,6 +223,8 @@ class Sending:
         self.error = self.error or error
         self.state = State.FAILED
         self._file.close()
+        if self._settled is not None:
+            self._settled[0].close()
 
     def abort_record(self, reason: str) -> tuple[bytes, bytes] | None:
         """Key and value of the record that tells consumers to discard this version; None when v1 has no such thing."""
@@ -191,7 +236,11 @@ class Sending:
 
     def _hash_step(self) -> None:
         """Read one span only to hash it: a v1 digest, a prefix sent before, or a file that was touched."""
-        goal = self._parked.acknowledged if self._parked and self._wire is Wire.V2 else self.size
+        goal = self.stat.size
+        if self._sent_prefix is not None:
+            goal = self._sent_prefix[0]
+        elif self._parked is not None and self._wire is Wire.V2:
+            goal = self._parked.acknowledged
         if self._position < goal:
             size = min(self.frame.chunk_bytes, goal - self._position)
             self._hasher.update(self._read(size))
@@ -199,6 +248,11 @@ class Sending:
             if self._position < goal:
                 return
         digest = self._hasher.digest()
+        if self._sent_prefix is not None:
+            if digest != self._sent_prefix[1]:
+                raise SourceError(f"{self.final_path}: bytes that were sent already were written again at its end")
+            self._sent_prefix, self.state, self.verified = None, State.SENDING, True
+            return
         if self._parked is None and digest == self._sent_digest:
             self.digest, self.state = digest, State.SAME
             self._file.close()
@@ -217,7 +271,7 @@ class Sending:
         self.acknowledged = self.resumed_at = self._position
         self._prefix_digest = digest
         self._index = self._position // self.frame.chunk_bytes
-        self.state = State.SENDING
+        self.state = self._sending_state
 
     def _rewind(self, digest: bytes) -> None:
         """Everything is hashed: begin to send, from the start or (v1, same content) where it was left."""
@@ -238,15 +292,17 @@ class Sending:
         payload = self.frame.payload(size)
         if size and self._file.read_into(payload) < size:
             raise SourceError(
-                f"{self.path}: it became shorter while it was read (expected {self.size} bytes)",
+                f"{self.path}: it became shorter while it was read (expected {self.stat.size} bytes)",
                 hint="it is sent anew once it stops changing",
             )
         return payload
 
     def _next_record(self) -> tuple[bytes, memoryview | bytes, int]:
-        start, stop = self._position, min(self._position + self.frame.chunk_bytes, self.size)
+        start, stop = self._position, self._position + self.frame.chunk_bytes
+        if not self._growing:
+            stop = min(stop, self.stat.size)
         payload = self._read(stop - start)
-        last = stop >= self.size
+        last = not self._growing and stop >= self.stat.size
         if last and not self._file.unchanged():
             raise SourceError(
                 f"{self.path}: it changed while it was read", hint="it is sent anew once it stops changing"
@@ -269,12 +325,13 @@ class Sending:
                 digest=self.digest if last else None,
                 src=self._src,
                 gen=self.gen,
+                name=self.final_path if last and self.final_path != self.path else None,
             )
         )
         return self._key, self.frame.with_header(header, stop - start), stop
 
     def _record_v1(self, start: int, stop: int, payload: memoryview) -> tuple[bytes, bytes, int]:
-        total = max(1, -(-self.size // self.frame.chunk_bytes))
+        total = max(1, -(-self.stat.size // self.frame.chunk_bytes))
         chunk = Chunk(
             version=self.digest,
             path=self.path,
@@ -302,20 +359,3 @@ class Sending:
         self.acknowledged, self._prefix_digest = stop, prefix_digest
         if self.state is State.AWAITING and self._in_flight == 0:
             self.state = State.SENT
-
-
-def abort_value(path: str, version: bytes, src: bytes, gen: int, offset: int, stat: Stat, reason: str) -> bytes:
-    """The value of a v2 record that says a version was given up."""
-    return v2.encode_header(
-        Chunk(
-            version=version,
-            path=path,
-            offset=offset,
-            index=0,
-            payload=b"",
-            mtime_ns=stat.mtime_ns,
-            src=src,
-            gen=gen,
-            abort=reason[:500],
-        )
-    )

@@ -1,6 +1,6 @@
-"""What every program does before it runs: read its config, find its ledger, reach the broker.
+"""What every program does before it runs: read its config, reach the broker.
 
-Chooses where things stand on this computer; knows config, adapters and the environment.
+Knows config, adapters and the environment. Where ledgers stand is chosen by ``ledgers``, and found here too.
 """
 
 from __future__ import annotations
@@ -8,12 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from hashlib import blake2b
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-
-import platformdirs
 
 from openmsistream.adapters.kafka.client import TopicInfo, describe_topic
 from openmsistream.config.ini import Settings
@@ -22,6 +18,9 @@ from openmsistream.core.events import BrokerBack, BrokerUnavailable
 from openmsistream.errors import ConfigError, UnavailableError
 from openmsistream.pipeline.runner import Control
 from openmsistream.ports import Events
+from openmsistream.programs.ledgers import ledger_file, state_folder
+
+__all__ = ["ledger_file", "load_config", "random_bytes", "reach", "state_folder"]
 
 PATIENCE_SECONDS = 30.0
 """How long a program that is to end by itself waits for a broker that does not answer."""
@@ -105,20 +104,6 @@ def _ask(settings: Settings, topic: str, control: Control) -> TopicInfo:
     raise UnavailableError(
         f"no Kafka broker had answered at {settings.get('bootstrap.servers', '')} when the program was asked to stop",
         hint=f"check that the broker runs, and {settings.origin('bootstrap.servers')}",
-    )
-
-
-def state_folder(given: Path | None) -> Path:
-    """Where this user's ledgers are kept: outside every watched folder."""
-    return given or platformdirs.user_state_path("openmsistream", appauthor=False)
-
-
-def ledger_file(folder: Path, kind: str, topic: TopicInfo, *, of: Path) -> Path:
-    """The ledger of one program: its kind, topic and cluster, and the folder ``of`` which it knows."""
-    text = "\0".join((topic.cluster_id, topic.name, os.path.realpath(of)))
-    return (
-        folder
-        / f"{kind}-{topic.name}-{blake2b(text.encode(errors='surrogateescape'), digest_size=8).hexdigest()}.sqlite"
     )
 
 

@@ -6,6 +6,7 @@ them; everything else is keyword-only.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,33 +15,37 @@ from typing import Any
 
 from openmsistream.adapters.clock import SystemClock
 from openmsistream.adapters.filesystem.reading import FolderReader
+from openmsistream.adapters.filesystem.registry_1x import Registry1x, already_uploaded
 from openmsistream.adapters.filesystem.watching import FolderWatcher
+from openmsistream.adapters.filesystem.writers import OpenWriters
 from openmsistream.adapters.kafka.client import TopicInfo
 from openmsistream.adapters.kafka.producer import KafkaProducer
+from openmsistream.adapters.priority import lower_priority
 from openmsistream.adapters.sqlite.database import MEMORY
 from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
 from openmsistream.config.ini import Settings
 from openmsistream.config.models import ProgramConfig, WireFormat
 from openmsistream.config.options import UploadOptions, WatchOptions
 from openmsistream.core.chunk import DEFAULT_CHUNK_BYTES
-from openmsistream.core.events import Event, FileSent, ProgramStarted
+from openmsistream.core.events import Event, FileSent, Note, ProgramStarted
 from openmsistream.core.heartbeat import Role
+from openmsistream.core.rate import Rate
 from openmsistream.core.selection import Selection
 from openmsistream.errors import ConfigError, DeliveryError, SourceError
+from openmsistream.pipeline.frames import Wire
+from openmsistream.pipeline.noticing import Root, UploadSettings
 from openmsistream.pipeline.runner import Control, Totals
 from openmsistream.pipeline.sender import Sender, SenderSettings
-from openmsistream.pipeline.sending import Wire
-from openmsistream.pipeline.upload import UploadSettings, upload_directory, upload_files
+from openmsistream.pipeline.upload import DirectoryUpload, upload_files
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
+from openmsistream.programs.ledgers import upload_ledger
 from openmsistream.programs.legacy import modern, refuse_type
 from openmsistream.programs.setup import (
     PATIENCE_SECONDS,
-    ledger_file,
     load_config,
     random_bytes,
     reach,
-    state_folder,
 )
 from openmsistream.programs.telemetry import LogLines, Telemetry, telemetry
 
@@ -216,47 +221,71 @@ def watch(
 def _watch(options: WatchOptions, config: ProgramConfig, events: Telemetry, control: Control) -> Totals:
     config.producer.check_chunk_size(options.chunk_size)
     wire = _wire(config)
+    if options.stream_growing and wire is not Wire.V2:
+        raise ConfigError(
+            f"--stream_growing cannot be used with the wire format of {config.path} ({wire.value})",
+            hint="v1 needs the whole file before its first chunk: set value.serializer = DataFileChunkV2Serializer",
+        )
+    if options.low_priority:
+        events(Note(lower_priority()))
     settings = config.producer.settings
     root, clock = options.upload_dir, SystemClock()
-    state = state_folder(options.state_dir)
-    _refuse_inside(state, root)
     patience = PATIENCE_SECONDS if options.once else None
+    rules = config.settle_rules(options)
 
-    def ledger_for(topic: TopicInfo) -> Path:
-        return ledger_file(state, "upload", topic, of=root)
+    def ledger_for(topic: TopicInfo) -> SqliteUploadLedger:
+        return upload_ledger(options, topic, clock, events, control)
 
     with _connected(settings, options.topic, ledger_for, events, control, patience) as (topic, producer, ledger):
         events.count(lambda: {"n_messages_produced": producer.records, "n_bytes_produced": producer.value_bytes})
-        reader = FolderReader(root)
-        sender = Sender(
-            producer,
+        follow = options.symlinks == "follow"
+        reader = FolderReader(root, follow_symlinks=follow)
+        sender_settings = SenderSettings(
+            wire,
+            options.chunk_size,
+            at_once=options.n_threads,
+            tries=ONCE_TRIES if options.once else 0,
+            rate=Rate(options.max_rate, max(options.chunk_size, options.max_rate / 4)) if options.max_rate else None,
+        )
+        before = _sent_by_1x(options, ledger, events)
+        parts = Root(
+            FolderWatcher(root, events, polling=options.use_polling_observer, follow_symlinks=follow),
             reader,
+            OpenWriters(root),
+            Sender(producer, reader, ledger, clock, random_bytes(), events, sender_settings),
             ledger,
+            Selection(options.upload_regex, include=options.include, exclude=options.exclude, share=options.share),
             clock,
-            random_bytes(),
             events,
-            SenderSettings(
-                wire, options.chunk_size, at_once=options.n_threads, tries=ONCE_TRIES if options.once else 0
-            ),
+            sent_before=before.completed.get if before.completed else None,
+            unfinished_before=before.in_progress,
         )
         events(ProgramStarted("upload", topic.name, str(root), settings.get("bootstrap.servers", "")))
-        return upload_directory(
-            FolderWatcher(root, events, polling=options.use_polling_observer),
-            reader,
-            sender,
-            ledger,
-            Selection(options.upload_regex),
-            clock,
-            events,
-            control,
-            UploadSettings(
-                quiet_seconds=options.watchdog_lag_time,
-                scan_seconds=options.scan_seconds,
-                upload_existing=options.upload_existing or options.once,
-                alive_seconds=options.update_seconds,
-                once=options.once,
-            ),
+        settings_here = UploadSettings(
+            rule_for=rules,
+            scan_seconds=options.scan_seconds,
+            poll_seconds=min(options.poll_seconds, options.scan_seconds),
+            upload_existing=options.upload_existing or options.once,
+            once=options.once,
+            stream_growing=options.stream_growing,
+            stream_temporary=options.stream_temporary,
+            alive_seconds=options.update_seconds,
         )
+        return DirectoryUpload(parts, settings_here, pid=os.getpid(), rules=options.settle).run(control)
+
+
+def _sent_by_1x(options: WatchOptions, ledger: SqliteUploadLedger, events: Events) -> Registry1x:
+    """What OpenMSIStream 1.x sent from this folder before, by its own registries; only at the first start."""
+    if not ledger.is_new:
+        return Registry1x()
+    registry = already_uploaded(options.upload_dir, options.topic, options.logger_file_path)
+    if registry.files:
+        doubt = f"; {registry.skipped} lines cannot be understood" if registry.skipped else ""
+        text = f"OpenMSIStream 1.x sent {len(registry.completed)} files before, as {registry.files[0]} says{doubt}"
+        events(Note(text, "they are not sent again unless they change"))
+    for problem in registry.problems:
+        events(Note(problem))
+    return registry
 
 
 def upload(
@@ -284,8 +313,9 @@ def upload(
         raise SourceError(f"{file}: it is not a regular file", hint="name one file; a folder is sent by watch")
     clock = SystemClock()
 
-    def no_ledger(_: TopicInfo) -> str:
-        return MEMORY  # who asks for one file wants it sent, whatever was sent before
+    def no_ledger(_: TopicInfo) -> SqliteUploadLedger:
+        # Who asks for one file wants it sent, whatever was sent before.
+        return SqliteUploadLedger(MEMORY, random_bytes())
 
     with _connected(settings, options.topic, no_ledger, events, control, PATIENCE_SECONDS) as (topic, producer, ledger):
         sender = Sender(
@@ -310,7 +340,7 @@ def upload(
 def _connected(
     settings: Settings,
     topic_name: str,
-    ledger_for: Callable[[TopicInfo], Path | str],
+    ledger_for: Callable[[TopicInfo], SqliteUploadLedger],
     events: Events,
     control: Control,
     patience_seconds: float | None,
@@ -321,7 +351,7 @@ def _connected(
         stack.callback(producer.close)
         topic = reach(settings, topic_name, events, control, patience_seconds)
         producer.attach(topic)
-        ledger = SqliteUploadLedger(ledger_for(topic), random_bytes())
+        ledger = ledger_for(topic)
         stack.callback(ledger.close)
         yield topic, producer, ledger
 
@@ -330,12 +360,3 @@ def _wire(config: ProgramConfig) -> Wire:
     if config.producer.wire is WireFormat.V2:
         return Wire.V2
     return Wire.V1_9 if config.producer.v1_fields == 9 else Wire.V1_10
-
-
-def _refuse_inside(state: Path, root: Path) -> None:
-    """The watched tree is only ever read, so the ledger cannot stand in it."""
-    if state.absolute().is_relative_to(root.absolute()):
-        raise ConfigError(
-            f"--state_dir {state} lies in the watched folder {root}, where nothing of ours may stand",
-            hint="choose a folder outside the watched one",
-        )

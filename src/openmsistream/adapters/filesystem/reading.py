@@ -3,6 +3,7 @@
 Files are opened for reading only, shared, without a lock, and never created, renamed or touched. On Windows
 they are opened with all three share modes, so that the instrument may go on writing, rename and delete what we
 read. Relative paths are POSIX; names that are not valid Unicode come as lone surrogates (``os.fsdecode``).
+Symbolic links are left out, or followed to what lies within the root; never out of it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def open_shared(path: str) -> int:
     A file descriptor for reading that keeps nobody from writing, renaming or deleting the file.
 
     Raises:
-        OSError: As ``os.open`` does.
+        OSError: As ``os.open`` does; also when the file is a symbolic link (POSIX).
     """
     if sys.platform == "win32":
         return _open_shared_windows(path)
@@ -36,14 +37,30 @@ def open_shared(path: str) -> int:
 
 
 class OpenDiskFile:
-    """One open file (``ports.OpenFile``)."""
+    """
+    One open file (``ports.OpenFile``).
 
-    __slots__ = ("_fd", "_full", "_path", "stat")
+    Args:
+        path: What the file is called in errors.
+        full: Its absolute path.
+        within: Follow symbolic links, to files within this folder; None: follow none.
 
-    def __init__(self, path: str, full: str) -> None:
-        self._path, self._full = path, full
+    Raises:
+        SourceError: The file cannot be read, is no regular file, or lies outside ``within``.
+    """
+
+    __slots__ = ("_fd", "_follow", "_full", "_path", "stat")
+
+    def __init__(self, path: str, full: str, within: str | None = None) -> None:
+        self._path, self._full, self._follow = path, full, within is not None
         try:
-            self._fd = open_shared(full)
+            real = full if within is None else os.path.realpath(full, strict=True)
+            if within is not None and not lies_within(real, within):
+                raise _leads_outside(path)
+            self._fd = open_shared(real)
+            if within is not None and not is_open_within(self._fd, real, within):
+                os.close(self._fd)
+                raise _leads_outside(path)
         except OSError as error:
             raise _unreadable(path, error) from error
         found = os.fstat(self._fd)
@@ -75,10 +92,17 @@ class OpenDiskFile:
         """Go on reading at ``offset``."""
         os.lseek(self._fd, offset, os.SEEK_SET)
 
+    def look(self) -> Stat:
+        """What the open file looks like now, whatever it is called by now; SourceError when it cannot be told."""
+        try:
+            return stat_of(os.fstat(self._fd))
+        except OSError as error:  # the share is gone, or the file was closed
+            raise _unreadable(self._path, error) from error
+
     def unchanged(self) -> bool:
         """True when the path still names this file, with the size and mtime it was opened with."""
         try:
-            return stat_of(os.stat(self._full, follow_symlinks=False)) == self.stat
+            return stat_of(os.stat(self._full, follow_symlinks=self._follow)) == self.stat
         except OSError:
             return False
 
@@ -90,22 +114,72 @@ class OpenDiskFile:
 
 
 class FolderReader:
-    """The files below a root (``ports.FileReader``)."""
+    """
+    The files below a root (``ports.FileReader``).
 
-    def __init__(self, root: Path) -> None:
-        self._prefix = os.path.join(os.path.abspath(root), "")
+    Args:
+        root: The watched folder.
+        follow_symlinks: Also read links, as long as what they lead to lies within the root.
+    """
+
+    def __init__(self, root: Path, *, follow_symlinks: bool = False) -> None:
+        self._root = os.path.abspath(root)
+        self._prefix = os.path.join(self._root, "")
+        self._follow = follow_symlinks
 
     def open(self, path: str) -> OpenDiskFile:
         """Open the file at a relative path; SourceError when it cannot be read."""
-        return OpenDiskFile(path, self._prefix + path)
+        return OpenDiskFile(path, self._prefix + path, os.path.realpath(self._root) if self._follow else None)
 
     def stat(self, path: str) -> Stat | None:
-        """What the file looks like now; None when it is gone or no regular file."""
+        """What the file looks like now; None when it is gone, no regular file, or a link that is not followed."""
+        full = self._prefix + path
         try:
-            found = os.stat(self._prefix + path, follow_symlinks=False)
+            if self._follow:
+                full = os.path.realpath(full, strict=True)
+                if not lies_within(full, os.path.realpath(self._root)):
+                    return None
+            found = os.stat(full, follow_symlinks=False)
         except (OSError, ValueError):
             return None
         return stat_of(found) if stat_module.S_ISREG(found.st_mode) else None
+
+
+def lies_within(path: str, folder: str) -> bool:
+    """True when an absolute path is that of a folder, or below it; both without links."""
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def is_open_within(fd: int, real: str, folder: str) -> bool:
+    """
+    True when the file that was opened lies in ``folder``, wherever the links on its path lead by now.
+
+    Linux and macOS name the file behind a descriptor. Elsewhere the path is resolved again and must lead to the
+    same file, which leaves a moment in which a folder could be swapped for a link.
+
+    Args:
+        fd: The open file.
+        real: The path it was opened by, without links when it was looked up.
+        folder: Absolute path without links.
+
+    Raises:
+        OSError: As the system does, e.g. when the file is gone.
+    """
+    if sys.platform == "linux":
+        named = os.readlink(f"/proc/self/fd/{fd}")
+    elif sys.platform == "darwin":
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        named = os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    else:
+        named = os.path.realpath(real, strict=True)
+        if not os.path.samestat(os.stat(named), os.fstat(fd)):
+            return False
+    return lies_within(named, folder)
+
+
+def _leads_outside(path: str) -> SourceError:
+    return SourceError(f"{path}: it leads outside the watched folder", hint="links are followed only within it")
 
 
 def _unreadable(path: str, error: OSError) -> SourceError:

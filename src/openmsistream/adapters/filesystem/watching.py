@@ -1,155 +1,257 @@
-"""Noticing files in a root: watchdog's events as hints, and scans with ``os.scandir`` as the truth.
+"""Noticing files in a root: the system's hints as they come, and scans with ``os.scandir`` as the truth.
 
-Events may be lost, doubled or late; nothing depends on them but how soon a file is noticed. Only reads.
-Symbolic links are not followed. Relative paths are POSIX.
+Hints may be lost, doubled or late; nothing depends on them but how soon a file is noticed, and on what evidence
+it is taken to be complete. Only reads. Relative paths are POSIX. Where hints come from is another module's
+affair; this one knows when there can be none, and says so.
 """
 
 from __future__ import annotations
 
 import os
-import threading
+import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
-from watchdog.observers.polling import PollingObserver
-
-from openmsistream.adapters.filesystem.reading import stat_of
+from openmsistream.adapters.filesystem.hints import MAX_HINTS, HintBox
+from openmsistream.adapters.filesystem.mounts import Ground, ground_of
+from openmsistream.adapters.filesystem.scanning import Listing, Tree
 from openmsistream.core.events import Note
 from openmsistream.core.settle import Stat
 from openmsistream.errors import SourceError
 from openmsistream.ports import Events, Hints
 
-MAX_HINTS = 100_000
-"""Beyond this many paths a scan is cheaper, and memory stays bounded."""
+__all__ = ["MAX_HINTS", "FolderWatcher"]
+
+_CLOCK_TICK_NS = 20_000_000
+"""Linux stamps files with a clock that is up to one tick (10 ms at 100 Hz) behind; twice that."""
+_POLL_HINT = "new files are found by scanning, a little later; see --poll_seconds"
+
+
+class _Source(Protocol):
+    """Where hints come from."""
+
+    @property
+    def complete(self) -> bool: ...
+    def start(self) -> None: ...
+    def scan_begins(self) -> None: ...
+    def watch(self, folder: str) -> bool: ...
+    def scan_ended(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class FolderWatcher:
     """
     Watches a root (``ports.Watcher``).
 
+    Folders on network file systems, FUSE and the like give no hints, whether the root lies on one or they lie
+    below it; ``polls`` is true then, and also while part of a local root cannot be watched.
+
     Args:
         root: The watched folder; it must exist when the program starts, and may vanish and come back later.
-        events: Told of folders that cannot be listed.
-        polling: Use watchdog's polling observer for hints, as 1.x's ``--use_polling_observer``.
+        events: Told, from within ``start``, ``hints`` and ``scan``, of what a user should know.
+        polling: Give no hints at all.
+        follow_symlinks: Also take links to what lies within the root, under the link's path.
+        by_watchdog: Take hints from watchdog even where there is inotify.
     """
 
-    def __init__(self, root: Path, events: Events, *, polling: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        events: Events,
+        *,
+        polling: bool = False,
+        follow_symlinks: bool = False,
+        by_watchdog: bool = sys.platform != "linux",
+    ) -> None:
         self._root = os.path.abspath(root)
         self._events = events
-        self._make_observer = PollingObserver if polling else Observer
-        self._observer: BaseObserver | None = None
-        self._hinted = threading.Event()
-        self._lock = threading.Lock()
-        self._files: set[str] = set()
-        self._folders: set[str] = set()
-        self._everything = False
+        self._polling, self._by_watchdog = polling, by_watchdog
+        self._box = HintBox()
+        self._notes: deque[Note] = deque()
+        self._tree = Tree(self._root, follow_symlinks=follow_symlinks, tell=self._notes.append)
+        self._ground = Ground()
+        self._source: _Source | None = None
+        self._running = False
+        self._started_ns: int | None = None
         self._unlistable: set[str] = set()
+        self._told: set[str] = set()
+
+    @property
+    def polls(self) -> bool:
+        """True when part of the root, or all of it, gives no hints."""
+        return self._source is None or bool(self._ground.remote_below) or not self._source.complete
 
     def start(self) -> None:
-        """Begin to collect hints. Where the system has none to give, says so; scans still find everything."""
-        if self._observer is not None:
+        """
+        Begin to collect hints.
+
+        On Linux each folder gives hints from when the first scan comes to it; a file that was touched between the
+        start and that moment is hinted by the scan, so that nothing falls between.
+        """
+        if self._running:
             return
-        observer = self._make_observer()
-        try:
-            observer.schedule(_Handler(self), self._root, recursive=True)
-            observer.start()
-        except OSError as error:
-            self._events(
-                Note(
-                    f"{self._root}: no change notifications here ({error.strerror or error})",
-                    "new files are found by scanning, a little later; see --scan_seconds",
-                )
-            )
-            return
-        self._observer = observer
+        self._running = True
+        self._started_ns = time.time_ns() - _CLOCK_TICK_NS
+        self._stand_on(ground_of(self._root))
+        self._say()
 
     def hints(self) -> Hints:
         """What happened since the last call."""
-        self._hinted.clear()
-        with self._lock:
-            if not (self._files or self._folders or self._everything):
-                return Hints()
-            found = Hints(frozenset(self._files), frozenset(self._folders), self._everything)
-            self._files, self._folders, self._everything = set(), set(), False
-        return found
+        self._say()
+        return self._box.take()
 
     def wait(self, seconds: float) -> None:
         """Return when there is a hint, or after ``seconds``."""
-        self._hinted.wait(seconds)
+        self._box.wait(seconds)
 
     def scan(self, folder: str = "") -> Iterator[tuple[str, list[tuple[str, Stat]]]]:
-        """Each folder from ``folder`` down with its regular files; parents come before their sub-folders."""
-        pending = [folder]
-        while pending:
-            here = pending.pop()
-            listed = self._list(here, is_start=here == folder)
-            if listed is None:
-                continue
-            files, folders = listed
-            pending.extend(reversed(folders))
-            yield here, files
+        """
+        Each folder from ``folder`` down with its regular files; parents come before their sub-folders.
+
+        Raises:
+            SourceError: The folder cannot be listed, or the root's file system is not mounted any more.
+        """
+        if not folder:
+            self._begin()
+        try:
+            for path, listing in self._walk(folder, files=True):
+                self._say()
+                if listing.young:
+                    with self._box.lock:
+                        for young in listing.young:
+                            self._box.changed(young)
+                    self._box.announce()
+                yield path, listing.files
+        finally:
+            self._say()
+        if not folder:
+            self._started_ns = None
+            if self._source is not None:
+                self._source.scan_ended()
+            self._say()
 
     def stop(self) -> None:
         """Collect no more hints."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(timeout=5)
-            self._observer = None
+        self._running = False
+        source, self._source = self._source, None
+        if source is not None:
+            source.stop()
 
-    def _list(self, folder: str, *, is_start: bool) -> tuple[list[tuple[str, Stat]], list[str]] | None:
-        prefix = f"{folder}/" if folder else ""
-        files: list[tuple[str, Stat]] = []
-        folders: list[str] = []
+    def _begin(self) -> None:
+        if self._source is not None:
+            self._source.scan_begins()
+        elif self._running and not self._polling:
+            ground = ground_of(self._root)  # a share that came back may be watched: before it is listed
+            if len(ground.point) >= len(self._ground.point):
+                self._stand_on(ground)
+
+    def _walk(self, folder: str, *, files: bool) -> Iterator[tuple[str, Listing]]:
         try:
-            with os.scandir(os.path.join(self._root, folder)) as entries:
-                for entry in entries:
-                    try:
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(prefix + entry.name)
-                        elif entry.is_file(follow_symlinks=False):
-                            files.append((prefix + entry.name, stat_of(entry.stat(follow_symlinks=False))))
-                    except OSError:
-                        continue  # gone between listing and looking: the next scan tells
+            pending = [self._tree.enter(folder)]
         except OSError as error:
-            if is_start:
-                raise SourceError(
-                    f"{self._root}: the watched folder cannot be listed: {error.strerror or error}",
-                    hint="check that the folder is there, mounted and readable",
-                ) from error
-            if folder not in self._unlistable:
-                self._unlistable.add(folder)
-                self._events(Note(f"{folder}: this folder cannot be listed: {error.strerror or error}"))
-            return None
-        self._unlistable.discard(folder)
-        return files, folders
+            raise self._cannot_list(folder, error) from error
+        while pending:
+            here = pending.pop()
+            is_new = self._watch(here.path)  # first watch, then list: nothing falls between
+            try:
+                listing = self._tree.list(here, files=files, young_ns=self._started_ns if is_new else None)
+            except OSError as error:
+                if here.path == folder:
+                    raise self._cannot_list(folder, error) from error
+                if here.path not in self._unlistable:
+                    self._unlistable.add(here.path)
+                    self._notes.append(
+                        Note(
+                            f"{here.path}: this folder cannot be listed: {error.strerror or error}",
+                            "give the account this program runs under the right to read it; it is tried again",
+                        )
+                    )
+                continue
+            if not here.path and files:
+                self._stand_on(self._still_mounted())
+            self._unlistable.discard(here.path)
+            pending.extend(reversed(listing.folders))
+            yield here.path, listing
 
-    def notice(self, path: str, *, is_folder: bool) -> None:
-        """Something happened to an absolute path; called from watchdog's thread."""
-        relative = os.path.relpath(path, self._root).replace(os.sep, "/")
-        if relative == "." or relative.startswith("../"):
+    def _cannot_list(self, folder: str, error: OSError) -> SourceError:
+        where = f"{self._root}: the watched folder" if not folder else f"{folder}: this folder"
+        return SourceError(
+            f"{where} cannot be listed: {error.strerror or error}",
+            hint="check that the folder is there, mounted and readable",
+        )
+
+    def _watch(self, folder: str) -> bool:
+        source = self._source
+        if source is None or any(f"{folder}/".startswith(f"{place}/") for place, _ in self._ground.remote_below):
+            return False
+        return source.watch(folder)
+
+    # -- what the root stands on ----------------------------------------------------------------------------
+
+    def _still_mounted(self) -> Ground:
+        """
+        What the root stands on after it was listed.
+
+        An unmounted share leaves an empty folder behind, which must not be taken for a share whose files are gone.
+        """
+        ground, before = ground_of(self._root), self._ground.point
+        if before and len(ground.point) < len(before):
+            if self._source is not None:
+                self._source.stop()  # what it watches is not there; the scan that finds the share watches it again
+                self._source = None
+            raise SourceError(
+                f"{self._root}: the watched folder cannot be listed: {before} is not mounted any more",
+                hint=f"mount {before} again; if it is to stay as it is, start the program again",
+            )
+        return ground
+
+    def _stand_on(self, ground: Ground) -> None:
+        self._ground = ground
+        if not self._running:
             return
-        with self._lock:
-            if len(self._files) + len(self._folders) >= MAX_HINTS:
-                self._files, self._folders, self._everything = set(), set(), True
-            elif not self._everything:
-                (self._folders if is_folder else self._files).add(relative)
-        self._hinted.set()
+        if ground.remote and not self._polling:
+            self._tell_once(
+                f"{self._root}: it lies on a file system that does not tell of changes ({ground.fs_type})", ground.point
+            )
+        for place, fs_type in ground.remote_below:
+            if not self._polling and not ground.remote:
+                self._tell_once(f"{place}: this folder does not tell of changes ({fs_type})", place)
+        hints_come = not (self._polling or ground.remote)
+        if hints_come and self._source is None:
+            self._source = self._new_source()
+            self._source.start()
+            self._source.watch("")
+        elif not hints_come and self._source is not None:
+            self._source.stop()
+            self._source = None
 
+    def _new_source(self) -> _Source:
+        if self._by_watchdog:
+            from openmsistream.adapters.filesystem.observing import WatchdogSource  # noqa: PLC0415 - not on Linux
 
-class _Handler(FileSystemEventHandler):
-    """Takes watchdog's events apart; opening and reading a file are not news."""
+            return WatchdogSource(self._root, self._box, self._notes.append)
+        from openmsistream.adapters.filesystem.inotify import InotifySource  # noqa: PLC0415 - Linux only
 
-    def __init__(self, watcher: FolderWatcher) -> None:
-        self._watcher = watcher
+        return InotifySource(self._tree, self._box, self._watch_below, self._notes.append)
 
-    def dispatch(self, event: FileSystemEvent) -> None:
-        if event.event_type in ("opened", "closed_no_write"):
-            return
-        if event.is_directory and event.event_type == "modified":
-            return  # an entry came or went, which has an event of its own
-        for path in (event.src_path, event.dest_path):
-            if path:
-                self._watcher.notice(os.fsdecode(path), is_folder=event.is_directory)
+    def _watch_below(self, folder: str) -> None:
+        """Watch a folder and all below it; what is in them is for a scan to find. Called from the source's thread."""
+        try:
+            for _ in self._walk(folder, files=False):
+                if not self._running:
+                    return
+        except SourceError:
+            return  # gone again, or not readable yet: the next scan of the root tells
+
+    def _tell_once(self, text: str, about: str) -> None:
+        if about not in self._told:
+            self._told.add(about)
+            self._notes.append(Note(text, _POLL_HINT))
+
+    def _say(self) -> None:
+        """Tell what was found out meanwhile, on the caller's own thread."""
+        while self._notes:
+            self._events(self._notes.popleft())

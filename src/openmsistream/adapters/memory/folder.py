@@ -1,8 +1,8 @@
-"""A watched folder in memory (``ports.FileReader`` and ``ports.Watcher``). It touches no disk."""
+"""A watched folder in memory (``ports.FileReader``, ``ports.Watcher`` and ``ports.Writers``). It touches no disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from openmsistream.adapters.memory.clock import START_NS, FakeClock
@@ -17,13 +17,17 @@ class _Content:
     mtime_ns: int
     inode: int
 
+    @property
+    def stat(self) -> Stat:
+        return Stat(len(self.data), self.mtime_ns, self.inode)
+
 
 class MemoryFile:
     """One open file of a ``MemoryFolder`` (``ports.OpenFile``); it sees what is written to the file meanwhile."""
 
     def __init__(self, folder: MemoryFolder, path: str, content: _Content) -> None:
         self._folder, self._path, self._content, self._at = folder, path, content, 0
-        self.stat = Stat(len(content.data), content.mtime_ns, content.inode)
+        self.stat = content.stat
         self.closed = False
 
     def read_into(self, buffer: memoryview) -> int:
@@ -39,6 +43,12 @@ class MemoryFile:
         """Go on reading at ``offset``."""
         self._at = offset
 
+    def look(self) -> Stat:
+        """What the open file looks like now, whatever it is called by now."""
+        if self.closed:
+            raise SourceError(f"{self._path}: it cannot be read: it was closed")
+        return self._content.stat
+
     def unchanged(self) -> bool:
         """True when the path still names this file, as it was when it was opened."""
         return self._folder.stat(self._path) == self.stat
@@ -50,7 +60,7 @@ class MemoryFile:
 
 class MemoryFolder:
     """
-    A watched root: ``ports.FileReader`` and ``ports.Watcher`` at once.
+    A watched root: ``ports.FileReader``, ``ports.Watcher`` and ``ports.Writers`` at once.
 
     Args:
         clock: Gives files their mtime, and is moved by ``wait``; without one mtimes are a second apart.
@@ -58,6 +68,7 @@ class MemoryFolder:
     Attributes:
         unreadable: Paths whose reading fails, and folders that cannot be listed ("" for the root).
         silent: Set it to give no hints, as a network share does.
+        writers: Paths that some program holds open for writing.
     """
 
     def __init__(self, clock: FakeClock | None = None) -> None:
@@ -65,13 +76,21 @@ class MemoryFolder:
         self._contents: dict[str, _Content] = {}
         self._folders: set[str] = {""}
         self._hints: set[str] = set()
+        self._closed: set[str] = set()
+        self._renamed: dict[str, str] = {}
         self._watching = False
         self._count = 0
         self.unreadable: set[str] = set()
         self.silent = False
+        self.writers: set[str] = set()
 
-    def write(self, path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
-        """Make a file, or replace the bytes of the one that is there, in place."""
+    @property
+    def polls(self) -> bool:
+        """True when there are no hints."""
+        return self.silent
+
+    def write(self, path: str, data: bytes, *, mtime_ns: int | None = None, close: bool = False) -> None:
+        """Make a file, or replace the bytes of the one that is there, in place; ``close``: and close it."""
         self._count += 1
         if mtime_ns is None:
             mtime_ns = (self._clock.now_ns() if self._clock else START_NS + self._count * 1_000_000_000) + self._count
@@ -82,6 +101,8 @@ class MemoryFolder:
         else:
             content.data[:], content.mtime_ns = data, mtime_ns
         self._hint(path)
+        if close and path in self._hints:
+            self._closed.add(path)
 
     def touch(self, path: str) -> None:
         """Give a file a new mtime."""
@@ -96,8 +117,20 @@ class MemoryFolder:
         """Rename a file, replacing the one that may be there; its mtime stays."""
         self._contents[to] = self._contents.pop(path)
         self._make_folders(to)
+        was_closed, before = path in self._closed, self._renamed.pop(path, path)
         self._hint(path)
         self._hint(to)
+        if to in self._hints:
+            self._renamed |= {to: before} if before != to else {}
+            self._closed |= {to} if was_closed else set()
+
+    def ready(self) -> bool:
+        """It may always be asked."""
+        return True
+
+    def holding(self, paths: Collection[str]) -> frozenset[str]:
+        """Which of these paths are among ``writers``."""
+        return frozenset(paths) & self.writers
 
     def open(self, path: str) -> MemoryFile:
         """Open a file for reading; SourceError when it cannot be read."""
@@ -110,7 +143,7 @@ class MemoryFolder:
     def stat(self, path: str) -> Stat | None:
         """What a file looks like now; None when it is gone."""
         content = self._contents.get(path)
-        return None if content is None else Stat(len(content.data), content.mtime_ns, content.inode)
+        return None if content is None else content.stat
 
     def start(self) -> None:
         """Begin to collect hints."""
@@ -118,7 +151,8 @@ class MemoryFolder:
 
     def hints(self) -> Hints:
         """What happened since the last call."""
-        found, self._hints = Hints(frozenset(self._hints)), set()
+        found = Hints(frozenset(self._hints), closed=frozenset(self._closed), renamed=self._renamed)
+        self._hints, self._closed, self._renamed = set(), set(), {}
         return found
 
     def wait(self, seconds: float) -> None:
@@ -149,3 +183,5 @@ class MemoryFolder:
     def _hint(self, path: str) -> None:
         if self._watching and not self.silent:
             self._hints.add(path)
+            self._closed.discard(path)
+            self._renamed.pop(path, None)

@@ -1,62 +1,127 @@
 """The ledger of one uploader in SQLite (``ports.UploadLedger``): what it saw, sent, and has under way.
 
 One row per path and one per version under way. Paths are stored as their bytes, folder and name apart, so
-that a folder can be compared with one query.
+that a folder can be compared with one query. What is asked and told once per file costs one statement or none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
-from openmsistream.adapters.sqlite.database import META, Database
+from openmsistream.adapters.clock import SystemClock
+from openmsistream.adapters.sqlite.backup import LedgerBackup
+from openmsistream.adapters.sqlite.beside import Names, no_rights, put
+from openmsistream.adapters.sqlite.database import MEMORY, Database
+from openmsistream.adapters.sqlite.recovery import Found, State, recover
+from openmsistream.adapters.sqlite.tables import SCHEMA, SRC_BYTES, make, upgrade
+from openmsistream.core.events import Event, Note
 from openmsistream.core.ids import next_generation
 from openmsistream.core.paths import from_wire_bytes, to_wire_bytes
 from openmsistream.core.settle import Stat
-from openmsistream.ports import Known, Parked
+from openmsistream.ports import Clock, Events, Failed, Known, Parked
 
-SCHEMA = (
-    META
-    + """
-CREATE TABLE IF NOT EXISTS files (
-    folder BLOB NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    digest BLOB NOT NULL, sent INTEGER NOT NULL, version BLOB NOT NULL, gen INTEGER NOT NULL,
-    at_ns INTEGER NOT NULL, PRIMARY KEY (folder, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS open_versions (
-    path BLOB PRIMARY KEY, version BLOB NOT NULL, gen INTEGER NOT NULL, size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL, chunk_bytes INTEGER NOT NULL, partition INTEGER NOT NULL,
-    first_offset INTEGER NOT NULL, acknowledged INTEGER NOT NULL, prefix_digest BLOB NOT NULL,
-    started_ns INTEGER NOT NULL) WITHOUT ROWID;
-"""
-)
-SRC_BYTES = 16
+REMEMBERED_PATHS = 4096
+"""A path is asked for several times in a row; 1 MB of memory answers all but the first."""
+
+_KNOWN = "SELECT size, mtime_ns, digest, sent FROM files WHERE folder = ? AND name = ?"
+_KNOWN_IN = "SELECT size, mtime_ns, digest, sent, name FROM files WHERE folder = ?"
+_PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_OPEN = "INSERT OR REPLACE INTO open_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def _ignore(event: Event) -> None:
+    """Nobody listens."""
 
 
 class SqliteUploadLedger:
     """
     An uploader's memory.
 
+    A ledger that is damaged or gone is put back from its backup, which ``turn`` and ``close`` keep.
+
     Args:
         path: The database file, or ``":memory:"``.
         random: Gives random bytes, for the uploader's identity when the ledger is made.
+        about: What the ledger is for, for those who look at it: kind, root, topic, cluster_id, options.
+        events: Told when the ledger was put back, or a backup could not be made.
+        clock: Tells when a backup is due.
+        lost: What to do when the ledger is lost and has no usable backup: "resend" everything, or "ask".
+        on_network: The folder lies on a network share, where SQLite must not use its write-ahead log.
 
     Raises:
-        ConfigError: Another program uses the ledger now.
+        ConfigError: Another program uses the ledger now; or it is lost, and ``lost`` is "ask".
         StorageError: The file cannot be used.
     """
 
-    def __init__(self, path: Path | str, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        random: Callable[[int], bytes],
+        *,
+        about: Mapping[str, str] | None = None,
+        events: Events = _ignore,
+        clock: Clock | None = None,
+        lost: str = "resend",
+        on_network: bool = False,
+    ) -> None:
+        self._events = events
+        self._live = None if path == MEMORY else Names(Path(path)).live
+        found = Found(State.SOUND)
+
+        def first_start(new: Path) -> None:
+            make(new, random(SRC_BYTES))
+
+        def prepare(file: Path) -> None:
+            nonlocal found
+            if (missing := no_rights(file)) is not None:
+                raise missing
+            found = recover(file, lost=lost, first_start=first_start)
+
         # NORMAL: a power cut may cost the last second of "sent", and what is not known as sent is sent again.
-        self._db = Database(path, SCHEMA, durable=False, owner="an uploader of this folder to this topic")
-        src = self._db.meta("src")
-        if src is None:
-            src = random(SRC_BYTES).hex()
-            self._db.set_meta("src", src)
-            self._db.commit()
-        self.src = bytes.fromhex(src)
-        self._gen = int(self._db.meta("gen") or 0)
+        self._db = Database(
+            path,
+            SCHEMA,
+            durable=False,
+            owner="an uploader of this folder to this topic",
+            prepare=prepare,
+            on_network=on_network,
+            way_out="the next start puts a damaged or missing ledger back from its backup",
+        )
+        try:
+            for note in found.notes:
+                events(note)
+            self._take_up(random, about or {}, found.state)
+        except BaseException:
+            self._db.close()
+            raise
+        self._backup: LedgerBackup | None = None
+        if path != MEMORY:
+            self._backup = LedgerBackup(Path(path), clock or SystemClock(), on_network=on_network)
+            if found.state in (State.FIRST, State.LOST):
+                # Before anything is recorded: a ledger that is deleted at once is known to be lost.
+                self._tell(self._backup.birth())
+
+    def _take_up(self, random: Callable[[int], bytes], about: Mapping[str, str], state: State) -> None:
+        upgrade(self._db, random)
+        if state in (State.RESTORED, State.LOST) and self._db.meta("first_scan") is None:
+            # What was there before the first start is not known any more, so nothing may be taken for sent.
+            self._db.set_meta("first_scan", state.name.lower())
+        described = json.dumps(dict(about), sort_keys=True)  # ASCII, so that a root that is not valid Unicode fits
+        if about and self._db.meta("about") != described:
+            self._db.set_meta("about", described)
+        self._db.commit()
+        self.src = bytes.fromhex(self._db.meta("src") or "")
+        self._gen = self._saved_gen = int(self._db.meta("gen") or 0)
         self._is_new = self._db.meta("first_scan") is None
+        self._first_scan_ended = False
+        self._cache: dict[str, Known | None] = {}
+        # Which paths have a row besides the one in ``files``: nearly none, so nearly nothing has to be deleted.
+        self._open = self._paths("SELECT path FROM open_versions")
+        self._failed = self._paths("SELECT path FROM failed")
 
     @property
     def is_new(self) -> bool:
@@ -67,6 +132,7 @@ class SqliteUploadLedger:
         """The files that were there before the first start are recorded."""
         self._db.set_meta("first_scan", "done")
         self._is_new = False
+        self._first_scan_ended = True
 
     def next_gen(self, now_ns: int) -> int:
         """The counter of the next version, never given before."""
@@ -85,41 +151,93 @@ class SqliteUploadLedger:
 
     def known(self, path: str) -> Known | None:
         """What is known of a path."""
-        row = self._db.row("SELECT size, mtime_ns, digest, sent FROM files WHERE folder = ? AND name = ?", _split(path))
-        return None if row is None else _known(row)
+        try:
+            return self._cache[path]
+        except KeyError:
+            row = self._db.row(_KNOWN, split(path))
+        if len(self._cache) >= REMEMBERED_PATHS:
+            self._cache.clear()
+        found = self._cache[path] = None if row is None else _known(row)
+        return found
 
     def known_in(self, folder: str) -> dict[str, Known]:
         """What is known of the files directly in ``folder``, by path."""
         prefix = f"{folder}/" if folder else ""
-        rows = self._db.rows(
-            "SELECT size, mtime_ns, digest, sent, name FROM files WHERE folder = ?", (to_wire_bytes(folder),)
-        )
-        return {prefix + from_wire_bytes(cast("bytes", row[4])): _known(row) for row in rows}
+        rows = cast("list[tuple[int, int, bytes, int, bytes]]", self._db.rows(_KNOWN_IN, (to_wire_bytes(folder),)))
+        return {
+            prefix + name.decode("utf-8", "surrogateescape"): Known(Stat(size, mtime_ns), digest, sent != 0)
+            for size, mtime_ns, digest, sent, name in rows
+        }
 
     def record_existing(self, path: str, stat: Stat) -> None:
         """The file was there at the first start and is not to be sent."""
-        self._put(path, stat, b"", 0, b"", 0, 0)
+        self._db.write(_PUT, (*split(path), stat.size, stat.mtime_ns, b"", 0, b"", 0, 0, ""))
+        self._cache.pop(path, None)
 
-    def record_sent(self, path: str, stat: Stat, version: bytes, gen: int, digest: bytes, now_ns: int) -> None:
-        """The broker acknowledged a version's last chunk."""
-        self._put(path, stat, digest, 1, version, gen, now_ns)
+    def record_sent(
+        self, path: str, stat: Stat, version: bytes, gen: int, digest: bytes, now_ns: int, evidence: str = ""
+    ) -> None:
+        """The broker acknowledged a version's last chunk; ``evidence`` says why the file was taken to be complete."""
+        folder, name = split(path)
+        self._db.write(_PUT, (folder, name, stat.size, stat.mtime_ns, digest, 1, version, gen, now_ns, evidence))
+        self._cache.pop(path, None)
         self.drop_open(path)
+        self.drop_failed(path)
 
     def record_same(self, path: str, stat: Stat) -> None:
         """The file was touched, and its content is what was sent before."""
         self._db.write(
             "UPDATE files SET size = ?, mtime_ns = ? WHERE folder = ? AND name = ?",
-            (stat.size, stat.mtime_ns, *_split(path)),
+            (stat.size, stat.mtime_ns, *split(path)),
         )
+        self._cache.pop(path, None)
+        self.drop_failed(path)
+
+    def record_failed(self, failed: Failed) -> None:
+        """A file could not be sent; ``record_sent``, ``record_same``, ``forget`` and ``drop_failed`` end that."""
+        self._db.write(
+            "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)",
+            # A reason names the path, which need not be valid Unicode.
+            (
+                to_wire_bytes(failed.path),
+                failed.reason.encode("utf-8", "backslashreplace").decode("utf-8"),
+                failed.tries,
+                failed.at_ns,
+            ),
+        )
+        self._failed.add(failed.path)
+
+    def drop_failed(self, path: str) -> None:
+        """The file that could not be sent is gone."""
+        if path in self._failed:
+            self._db.write("DELETE FROM failed WHERE path = ?", (to_wire_bytes(path),))
+            self._failed.discard(path)
+
+    def record_live(self, snapshot: str) -> None:
+        """
+        What only the running program knows (JSON text), for those who look at the ledger meanwhile.
+
+        A file of its own: it is worth nothing tomorrow, and would be most of what is written into the ledger.
+        """
+        if self._live is None:
+            return
+        new = self._live.with_suffix(".new")
+        # The next one comes in seconds; a disk that is full is told by what matters, the ledger itself.
+        with contextlib.suppress(OSError):
+            new.write_text(snapshot, encoding="utf-8", errors="backslashreplace")
+            put(new, self._live, sync=False)
 
     def forget(self, path: str) -> None:
         """Nothing is known of the path any more."""
-        self._db.write("DELETE FROM files WHERE folder = ? AND name = ?", _split(path))
+        self._db.write("DELETE FROM files WHERE folder = ? AND name = ?", split(path))
+        self._cache.pop(path, None)
+        self.drop_failed(path)
 
     def record_open(self, parked: Parked) -> None:
         """A version is under way: its start or its progress."""
+        self._open.add(parked.path)
         self._db.write(
-            "INSERT OR REPLACE INTO open_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _PUT_OPEN,
             (
                 to_wire_bytes(parked.path),
                 parked.version,
@@ -137,7 +255,9 @@ class SqliteUploadLedger:
 
     def drop_open(self, path: str) -> None:
         """The version under way of a path ended."""
-        self._db.write("DELETE FROM open_versions WHERE path = ?", (to_wire_bytes(path),))
+        if path in self._open:
+            self._db.write("DELETE FROM open_versions WHERE path = ?", (to_wire_bytes(path),))
+            self._open.discard(path)
 
     def open_versions(self) -> list[Parked]:
         """The versions that were under way, in the order they were started."""
@@ -145,40 +265,61 @@ class SqliteUploadLedger:
             "SELECT path, version, gen, size, mtime_ns, chunk_bytes, partition, first_offset, acknowledged,"
             " prefix_digest, started_ns FROM open_versions ORDER BY started_ns"
         )
-        return [
-            _parked(cast("tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, int]", row)) for row in rows
-        ]
+        return [parked(row) for row in rows]
 
     def commit(self) -> None:
-        """Make everything recorded so far durable."""
-        if self._gen:
+        """
+        Make everything recorded so far durable.
+
+        Raises:
+            StorageError: The ledger cannot be written, or was removed while it was in use.
+        """
+        if self._gen != self._saved_gen:
             self._db.set_meta("gen", str(self._gen))
         self._db.commit()
+        self._saved_gen = self._gen
+        self._db.check_in_place()
+
+    def turn(self) -> None:
+        """
+        Keep the backup up to date: call it in every turn of the program's loop, on the loop's thread.
+
+        Raises:
+            StorageError: The ledger turned out to be damaged.
+        """
+        if self._backup is None:
+            return
+        if self._first_scan_ended:
+            self._first_scan_ended = False
+            self._backup.soon()
+        self._tell(self._backup.turn(self._db.changes))
 
     def close(self) -> None:
-        """Commit, and let go of the file."""
-        self.commit()
-        self._db.close()
+        """Commit, make the last backup, and let go of the file."""
+        if self._backup is not None:
+            self._backup.stop()
+        try:
+            self.commit()
+            changes = self._db.changes
+            self._db.shut()
+            if self._backup is not None:
+                self._tell(self._backup.finish(changes))
+        finally:
+            self._db.close()
 
-    def _put(self, path: str, stat: Stat, digest: bytes, sent: int, version: bytes, gen: int, at_ns: int) -> None:
-        self._db.write(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*_split(path), stat.size, stat.mtime_ns, digest, sent, version, gen, at_ns),
-        )
+    def _tell(self, note: Note | None) -> None:
+        if note is not None:
+            self._events(note)
+
+    def _paths(self, query: str) -> set[str]:
+        return {from_wire_bytes(cast("bytes", path)) for (path,) in self._db.rows(query)}
 
 
-def _split(path: str) -> tuple[bytes, bytes]:
-    folder, _, name = to_wire_bytes(path).rpartition(b"/")
-    return folder, name
-
-
-def _known(row: tuple[object, ...]) -> Known:
-    size, mtime_ns, digest, sent = cast("tuple[int, int, bytes, int]", row[:4])
-    return Known(Stat(size, mtime_ns), digest, bool(sent))
-
-
-def _parked(row: tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, int]) -> Parked:
-    path, version, gen, size, mtime_ns, chunk_bytes, partition, first_offset, acknowledged, prefix, started_ns = row
+def parked(row: tuple[object, ...]) -> Parked:
+    """A row of ``open_versions``, in the order of its columns."""
+    path, version, gen, size, mtime_ns, chunk_bytes, partition, first_offset, acknowledged, prefix, started_ns = cast(
+        "tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, int]", row
+    )
     return Parked(
         from_wire_bytes(path),
         version,
@@ -191,3 +332,14 @@ def _parked(row: tuple[bytes, bytes, int, int, int, int, int, int, int, bytes, i
         prefix,
         started_ns,
     )
+
+
+def split(path: str) -> tuple[bytes, bytes]:
+    """Folder and name of a path, as they stand in the table ``files``."""
+    folder, _, name = to_wire_bytes(path).rpartition(b"/")
+    return folder, name
+
+
+def _known(row: tuple[object, ...]) -> Known:
+    size, mtime_ns, digest, sent = cast("tuple[int, int, bytes, int]", row)
+    return Known(Stat(size, mtime_ns), digest, sent != 0)
