@@ -8,7 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from openmsistream.adapters.memory import START_NS, FakeClock, MemoryFolder, MemoryProducer, MemoryTopic
+from openmsistream.adapters.memory import FakeClock, MemoryFolder, MemoryProducer, MemoryTopic
 from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
 from openmsistream.core.assembly import Assembly
 from openmsistream.core.chunk import Chunk
@@ -122,5 +122,3 @@ def in_use(lab: Lab) -> Lab:
     lab.run(1.0)
     lab.kill()
     return lab
-
-

@@ -12,9 +12,9 @@ from openmsistream.core.settle import Stat
 from openmsistream.core.wire.recognise import decode_record
 from openmsistream.errors import UnavailableError
 from openmsistream.pipeline.frames import Wire
-from openmsistream.pipeline.sender import SenderSettings
 from openmsistream.pipeline.upload import upload_files
-from tests.pipeline.laboratory import CHUNK, SENTENCE, KilledError, Lab, in_use, kill
+from tests.pipeline.laboratory import SENTENCE, KilledError, Lab, in_use, kill
+
 
 @pytest.fixture
 def lab() -> Lab:
@@ -338,9 +338,9 @@ def test_given_files_are_sent_once_and_the_program_ends(lab: Lab):
 def test_a_given_file_that_changed_before_it_was_opened_is_an_error_and_ends_the_program(lab: Lab):
     """What was looked at is not what is there: neither sent nor silently left out, nor waited for."""
     lab.folder.write("a", SENTENCE)
-    lab.sender._settings = SenderSettings(Wire.V2, CHUNK, tries=1)
+    lab.sender.retries._tries = 1
 
     totals = upload_files([("a", Stat(1, 1))], lab.sender, lab.clock, lab.told, lab.control)
 
     assert totals.files == 0
-    assert totals.failed == len(lab.sender.errors) == len(lab.told.of(FileFailed)) == 1
+    assert totals.failed == len(lab.sender.retries.errors) == len(lab.told.of(FileFailed)) == 1

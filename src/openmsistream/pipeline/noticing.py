@@ -229,7 +229,7 @@ class Noticing:
                 continue
             self._changed += 1
             self._root.sender.growing.noticed(path, stat)
-            if not self._root.sender.blocked_until(path, now) and self._settler.observe(path, stat, now):
+            if not self._root.sender.retries.holds_back(path, now) and self._settler.observe(path, stat, now):
                 self._stream(path, stat, known)
 
     def _was_sent_before(self, path: str, stat: Stat) -> bool:

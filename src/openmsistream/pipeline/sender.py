@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from openmsistream.core.events import FileFailed, FileProgress, FileSent, FileSkipped, FileStarted, Note
+from openmsistream.core.events import FileProgress, FileSent, FileSkipped, FileStarted, Note
 from openmsistream.core.ids import RANDOM_BYTES, uuid7
 from openmsistream.core.rate import Rate
 from openmsistream.core.settle import Stat
@@ -18,9 +18,10 @@ from openmsistream.errors import OpenMSIStreamError, SourceError, UnavailableErr
 from openmsistream.pipeline.frames import Frame, Wire
 from openmsistream.pipeline.growing import GrowingFiles
 from openmsistream.pipeline.parked import ParkedVersions
+from openmsistream.pipeline.retries import Retries
 from openmsistream.pipeline.runner import Every, Totals
 from openmsistream.pipeline.sending import Sending, State
-from openmsistream.ports import Clock, Events, Failed, FileReader, Producer, UploadLedger
+from openmsistream.ports import Clock, Events, FileReader, Producer, UploadLedger
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Acknowledged bytes between two commits of the ledger: what a kill may cost, besides what is on its way."""
@@ -31,8 +32,6 @@ PROGRESS_SECONDS = 0.25
 STEPS_PER_TURN = 64
 """Files or chunks between two looks at the watcher and the user, unless TURN_BYTES come first."""
 TURN_BYTES = COMMIT_BYTES
-ERRORS_KEPT = 20
-RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +95,19 @@ class Sender:
             resume_within_seconds=settings.resume_within_seconds,
         )
         self._busy: set[str] = set()
-        self._retry_at: dict[str, float] = {}
-        self._retries: dict[str, int] = {}
         self._frames = [Frame(settings.chunk_bytes) for _ in range(settings.at_once)]
         self._unsaved = self._saved_bytes = self._turn_bytes = 0
         self._commit_timer = Every(COMMIT_SECONDS, first=clock.monotonic())
         self._progress_timer = Every(PROGRESS_SECONDS, first=clock.monotonic())
         self.totals = Totals()
-        self.errors: list[OpenMSIStreamError] = []
+        self.retries = Retries(reader, ledger, clock, events, self.totals, settings.tries)
 
     # -- what the loop asks and tells ---------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
         """True when nothing is queued, on its way, or waiting for another try."""
-        return not (self._queue or self._retry_at) and self.quiet
+        return not (self._queue or self.retries) and self.quiet
 
     @property
     def quiet(self) -> bool:
@@ -120,7 +117,7 @@ class Sender:
     @property
     def waiting(self) -> int:
         """How many files are queued or will be tried again."""
-        return len(self._queue) + len(self._retry_at)
+        return len(self._queue) + len(self.retries)
 
     @property
     def queued(self) -> int:
@@ -145,15 +142,14 @@ class Sender:
         """True when a version of the path is queued or on its way: the next one has to wait."""
         return path in self._busy
 
-    def blocked_until(self, path: str, now: float) -> bool:
-        """True when the path failed lately and is not to be tried again yet."""
-        at = self._retry_at.get(path)
-        return at is not None and at > now
+    def due_retries(self, now: float) -> list[str]:
+        """The paths that failed and whose time for another try has come."""
+        return self.retries.due(now, self._busy) if self.retries else []
 
     def enqueue(self, path: str, stat: Stat, evidence: str = "") -> None:
         """A file settled: send it in its turn."""
         self._busy.add(path)
-        self._retry_at.pop(path, None)
+        self.retries.begins(path)
         if not self.growing.settle(path, evidence):
             self._queue.append(Queued(path, stat, evidence))
 
@@ -185,7 +181,7 @@ class Sender:
 
     def stream(self, path: str) -> None:
         """A file is being written: send its bytes as they come, if not too many are streamed already."""
-        if path in self._busy or path in self._retry_at or not self.growing.welcomes(path):
+        if path in self._busy or path in self.retries or not self.growing.welcomes(path):
             return
         try:
             sending = self._open(path, growing=True)
@@ -318,7 +314,7 @@ class Sender:
                 self._ledger.record_same(sending.path, sending.stat)
                 self._unsaved += 1
                 self._busy.discard(sending.path)
-                self._retries.pop(sending.path, None)
+                self.retries.done(sending.path)
                 self._events(FileSkipped(sending.path, "touched only: the same content was sent before"))
             else:
                 self._give_up(sending)
@@ -348,8 +344,7 @@ class Sender:
             self._several.remove(sending)
         self._unsaved += 1
         self._busy.discard(path)
-        if self._retries:
-            self._retries.pop(path, None)
+        self.retries.done(path)
         self.totals.files += 1
         self.totals.total_bytes += sending.stat.size
         self._events(FileSent(path, sending.stat.size, self._clock.monotonic() - sending.started))
@@ -377,33 +372,7 @@ class Sender:
 
     def _failed(self, path: str, error: OpenMSIStreamError, *, quietly: bool = False) -> None:
         self._busy.discard(path)
-        if self._settings.tries != 1 and isinstance(error, SourceError) and self._reader.stat(path) is None:
-            self._retries.pop(path, None)  # when it comes back, it is noticed as any other file
-            self._ledger.drop_failed(path)
-            self._events(FileSkipped(path, "it was removed before it was sent"))
-            return
-        tries = self._retries[path] = self._retries.get(path, 0) + 1
-        again = not self._settings.tries or tries < self._settings.tries
-        if again:
-            delay = 0.0 if quietly else RETRY_SECONDS[min(tries, len(RETRY_SECONDS)) - 1]
-            self._retry_at[path] = self._clock.monotonic() + delay
-        if quietly and again:
-            return
-        self._ledger.record_failed(Failed(path, error.message, tries, self._clock.now_ns()))
-        if not again:
-            self.totals.failed += 1
-            self._retries.pop(path, None)
-            self.errors.append(error)
-            del self.errors[:-ERRORS_KEPT]
-        if not again or tries & (tries - 1) == 0:  # the 1st, 2nd, 4th, 8th ... try: a line each minute helps nobody
-            self._events(FileFailed(path, error.message, again, error.hint))
-
-    def due_retries(self, now: float) -> list[str]:
-        """The paths whose time for another try has come."""
-        due = [path for path, at in self._retry_at.items() if at <= now and path not in self._busy]
-        for path in due:
-            del self._retry_at[path]
-        return due
+        self.retries.failed(path, error, quietly=quietly)
 
     # -- the ledger -----------------------------------------------------------------------------------------
 

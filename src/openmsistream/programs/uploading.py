@@ -329,7 +329,7 @@ def upload(
         )
         events(ProgramStarted("upload", topic.name, str(file), settings.get("bootstrap.servers", "")))
         totals = upload_files([(path, stat)], sender, clock, events, control)
-    for error in sender.errors:
+    for error in sender.retries.errors:
         raise error
     if totals.files == 0:
         raise DeliveryError(f"{file}: not sent whole: {control.reason or 'the broker did not take everything'}")

@@ -95,7 +95,8 @@ class InotifySource:
             self.start()
         self._missed = self._inotify is None
         with self._box.lock:
-            self._visited = set() if self._overflowed else None
+            again = self._visited is not None  # the last scan did not come to its end
+            self._visited = set() if self._overflowed or again else None
             self._overflowed = False
 
     def watch(self, folder: str) -> bool:

@@ -69,6 +69,7 @@ class SqliteUploadLedger:
         on_network: bool = False,
     ) -> None:
         self._events = events
+        self._closed = False
         self._live = None if path == MEMORY else Names(Path(path)).live
         found = Found(State.SOUND)
 
@@ -295,7 +296,10 @@ class SqliteUploadLedger:
         self._tell(self._backup.turn(self._db.changes))
 
     def close(self) -> None:
-        """Commit, make the last backup, and let go of the file."""
+        """Commit, make the last backup, and let go of the file; nothing happens when that was done."""
+        if self._closed:
+            return
+        self._closed = True
         if self._backup is not None:
             self._backup.stop()
         try:
