@@ -377,3 +377,28 @@ def test_why_of_a_file_outside_every_watched_folder_names_those_that_are_known(
         done = run("why", path, "--state-dir", lab.state)
         assert "it lies in no folder that a program watches" in one_error(done)
         assert f"known folders are {lab.watched}" in done.stderr
+
+
+def test_a_real_program_is_seen_while_it_runs_and_after_it_was_killed(
+    broker: LocalBroker, topic: MakeTopic, tmp_path: Path
+) -> None:
+    """What it sent, and that it runs; then what it left, as its next start will find it."""
+    place = Place(tmp_path, broker.bootstrap, topic())
+    fill(place.watched, {"old.dat": 100, "run 1/new.dat": 2000})
+    state = ("--state-dir", tmp_path / "state")
+
+    with place.watch("--upload-existing") as program:
+        program.until(lambda: len([each for each in program.events if each["event"] == "file_sent"]) == 2)
+        running = json.loads(run("status", place.watched, "--json", *state).stdout)["folders"][0]
+        program.kill()
+    stopped = json.loads(run("status", place.watched, "--json", "--all", *state).stdout)
+
+    assert (running["running"], running["topic"]) == (True, place.topic)
+    assert stopped["folders"][0]["running"] is False
+    assert [(each["path"], each["state"], each["size"]) for each in stopped["files"]] == [
+        ("old.dat", "sent", 100),
+        ("run 1/new.dat", "sent", 2000),
+    ]
+    answer = run("why", place.watched / "run 1" / "new.dat", *state).stdout
+    assert answer.startswith("run 1/new.dat: sent")
+    assert "taken as complete" in answer
