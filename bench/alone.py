@@ -122,9 +122,9 @@ class Stage:
         return Running([*_OUR_PROGRAM, *words, *common], notes, count=f'"{mark}"')
 
 
-def until_started(running: Running) -> None:
-    """Return when the program says that it watches or reads from now on."""
-    running.wait_until(lambda: bool(running.reports_of("program_started")), END_SECONDS)
+def until_says(running: Running, event: str) -> None:
+    """Return when the program has reported this event."""
+    running.wait_until(lambda: bool(running.reports_of(event)), SECONDS)
 
 
 def wait_until(when: float) -> None:

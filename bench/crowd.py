@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench import targets
-from bench.alone import END_SECONDS, SECONDS, Finding, Stage, judged, until_started, wait_until
+from bench.alone import END_SECONDS, SECONDS, Finding, Stage, judged, until_says, wait_until
 from bench.material import check_topic, make
 from openmsistream.adapters.filesystem.watching import FolderWatcher
 from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
@@ -70,7 +70,7 @@ def burst(stage: Stage, files: int) -> list[Finding]:
     for folder in folders:
         folder.mkdir()
     with stage.watch() as running:
-        until_started(running)
+        until_says(running, "scan_done")  # what is there at the first start is not sent
         begin = time.monotonic()
         for first in range(0, files, _BURST_BATCH):
             for number in range(first, min(first + _BURST_BATCH, files)):
@@ -138,7 +138,7 @@ def scale(stage: Stage, folders: int, files_a_folder: int, idle_seconds: float) 
     _write(names[folders // 2] / "new.dat", b"new")
     with stage.watch() as running:
         running.wait_until(lambda: running.counted >= 1, SECONDS)
-        running.wait_until(lambda: bool(running.reports_of("scan_done")), SECONDS)
+        until_says(running, "scan_done")
         before, since = running.cpu_seconds(), time.monotonic()
         wait_until(since + idle_seconds)
         idle = (running.cpu_seconds() - before) / (time.monotonic() - since)

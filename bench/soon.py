@@ -17,7 +17,7 @@ from blake3 import blake3
 from confluent_kafka import Consumer, TopicPartition
 
 from bench import targets
-from bench.alone import END_SECONDS, SECONDS, Finding, Stage, judged, until_started, wait_until
+from bench.alone import END_SECONDS, SECONDS, Finding, Stage, judged, until_says, wait_until
 from bench.material import digest_of
 from openmsistream.core.wire.recognise import decode_record
 from openmsistream.errors import IntegrityError, UnavailableError
@@ -87,7 +87,7 @@ def latency(stage: Stage, files: int) -> list[Finding]:
         (stage.watched / f"run {number}").mkdir()
     closed: dict[str, float] = {}
     with stage.watch("--settle", "close") as running, Arrivals(stage) as arrivals:
-        until_started(running)
+        until_says(running, "scan_done")  # what is there at the first start is not sent
         _close_one(stage, "first.dat", closed)  # the connection stands, and everything is imported
         running.wait_until(lambda: running.counted >= 1 and "first.dat" in arrivals.at, END_SECONDS)
         begin = time.monotonic()
@@ -127,8 +127,8 @@ def growing(stage: Stage, total_bytes: int, seconds: float) -> list[Finding]:
     """
     source = stage.watched / "growing.dat"
     with stage.download() as receiver, stage.watch("--stream_growing") as sender:
-        until_started(receiver)
-        until_started(sender)
+        until_says(receiver, "program_started")
+        until_says(sender, "scan_done")
         digest, closed, behind = _write_slowly(source, total_bytes, seconds)
         receiver.wait_until(lambda: receiver.counted >= 1, SECONDS)
         sender.wait_until(lambda: sender.counted >= 1, END_SECONDS)

@@ -17,8 +17,10 @@ import pytest
 from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
 from openmsistream.core.events import Event
 from openmsistream.core.settle import Stat
+from openmsistream.local.broker import LocalBroker
 from openmsistream.ports import Failed, Parked
-from tests.faults.support import environment
+from tests.conftest import MakeTopic
+from tests.faults.support import Place, environment, fill
 from tests.faults.typed import OK, one_error, run
 
 NOW = 1_700_000_000_000_000_000
@@ -388,7 +390,7 @@ def test_a_real_program_is_seen_while_it_runs_and_after_it_was_killed(
     state = ("--state-dir", tmp_path / "state")
 
     with place.watch("--upload-existing") as program:
-        program.until(lambda: len([each for each in program.events if each["event"] == "file_sent"]) == 2)
+        program.until_event("file_sent", count=2)
         running = json.loads(run("status", place.watched, "--json", *state).stdout)["folders"][0]
         program.kill()
     stopped = json.loads(run("status", place.watched, "--json", "--all", *state).stdout)

@@ -115,6 +115,26 @@ def ledger_refuses_twice() -> None:
     original = exchange(SqliteDownloadLedger, "barrier", barrier)
 
 
+def never_read_again() -> None:
+    """What was sent of a growing file is taken to be still in it: its end goes with the hash of what was sent."""
+    from openmsistream.pipeline.sending import Sending, State
+
+    def begin(self: Any, file: Any, path: str) -> None:
+        self._file.close()
+        self._file, self.stat, self._settled = file, file.stat, None
+        file.seek(self._position)
+        self._growing, self.state = False, State.SENDING
+
+    exchange(Sending, "_begin_verifying", begin)
+
+
+def never_lose_count() -> None:
+    """Nobody is told that the system dropped events."""
+    from openmsistream.adapters.filesystem.hints import HintBox
+
+    exchange(HintBox, "lost_count", lambda _: None)
+
+
 def trust_files() -> None:
     """The uploader never looks whether a file changed while it was read."""
     from openmsistream.adapters.filesystem.reading import OpenDiskFile
@@ -143,6 +163,8 @@ CHANGES: dict[str, Callable[[], None]] = {
         forget_uploads,
         go_on_when_full,
         ledger_refuses_twice,
+        never_lose_count,
+        never_read_again,
         trust_files,
         trust_paths,
         write_in_place,

@@ -78,7 +78,7 @@ class Proxy:
 
     Attributes:
         answers: Answers to produce requests that the broker gave so far.
-        cuts: How often a connection was cut in place of such an answer.
+        cuts: How many of the answers named to ``cut_answers`` were lost with their connection.
         swallowed: Bytes of answers that were thrown away.
     """
 
@@ -185,8 +185,8 @@ class Proxy:
             connection.produced.difference_update(ours)
             numbers = range(self.answers + 1, self.answers + 1 + len(ours))
             self.answers += len(ours)
-            if self._cut_at.intersection(numbers):
-                self.cuts += 1
+            if hit := self._cut_at.intersection(numbers):
+                self.cuts += len(hit)
                 break
             if connection.deaf:
                 self.swallowed += len(block)

@@ -106,7 +106,7 @@ def test_acknowledgements_that_never_come_back_are_asked_for_again(line: Line) -
     """On a half-dead line, where requests arrive and answers do not, it connects anew by itself and doubles nothing."""
     line.place.configure(broker="socket.timeout.ms = 2000")
     files = {"first.dat": 10} | FILES
-    with line.place.watch("--chunk-size", CHUNK_BYTES) as sender:
+    with line.place.watch("--upload-existing", "--chunk-size", CHUNK_BYTES) as sender:
         sender.until_event("program_started")
         fill(line.place.watched, {"first.dat": files["first.dat"]})
         sender.until_event("file_sent", path="first.dat")
@@ -125,7 +125,7 @@ def test_acknowledgements_that_never_come_back_are_asked_for_again(line: Line) -
 def test_a_slow_line_that_stands_still_for_a_while_costs_only_time(line: Line) -> None:
     """With a delay each way, and nothing moving at all for a while, everything arrives once and nobody is restarted."""
     line.proxy.delay(0.02)
-    with line.place.watch("--chunk-size", CHUNK_BYTES) as sender:
+    with line.place.watch("--upload-existing", "--chunk-size", CHUNK_BYTES) as sender:
         sender.until_event("program_started")
         fill(line.place.watched, FILES)
         sender.until_event("file_sent")

@@ -416,6 +416,10 @@ def test_backups_are_made_at_birth_after_the_first_scan_every_hour_and_at_a_clea
     ledger.close()
     assert in_backup(lab, look) == {"old", "later", "last"}
 
+    before = lab.names.backup.stat()
+    lab.open().close()
+    assert lab.names.backup.stat().st_ino == before.st_ino
+
 
 def test_files_are_recorded_while_a_backup_is_made(lab: Lab, tmp_path: Path):
     """The copy holds one state of the ledger, and does not begin anew with every commit."""
@@ -433,6 +437,20 @@ def test_files_are_recorded_while_a_backup_is_made(lab: Lab, tmp_path: Path):
     found = in_backup(lab, tmp_path)
     assert {path_of(number) for number in range(20_000)} <= found
     ledger.close()
+
+
+def test_a_stop_in_the_middle_of_a_backup_waits_for_neither_and_loses_neither(lab: Lab, tmp_path: Path):
+    """The copy that was being made is given up, and the one at the stop has everything."""
+    ledger = lab.filled(0, 20_000)
+    ledger.turn()
+    assert ledger._backup is not None
+    assert ledger._backup._thread is not None
+    ledger.record_existing("last", Stat(1, 1))
+    ledger.close()
+
+    assert not lab.names.backup.with_suffix(".new").exists()
+    assert in_backup(lab, tmp_path) == {"last", *map(path_of, range(20_000))}
+    assert lab.notes == []
 
 
 def test_a_backup_that_cannot_be_made_is_told_once_and_the_program_goes_on(lab: Lab):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from openmsistream.adapters.filesystem.reading import FolderReader, is_open_within, open_shared
 from openmsistream.errors import SourceError
+from tests.conformance.suites_kafka import wait_until
 from tests.integration.watched import linux_only, watching
 
 pytestmark = linux_only
@@ -114,30 +116,33 @@ def test_an_opened_file_that_lies_elsewhere_is_recognised(root: Path):
         os.close(fd)
 
 
-def test_a_link_that_is_swapped_all_the_time_never_leads_out(root: Path, tmp_path: Path):
-    """While somebody swaps a folder for a link to the outside, only the file within is ever read."""
+SWAP = """
+import os, sys
+os.chdir(sys.argv[1])
+while True:
+    os.rename("real", "kept")
+    os.symlink("../outside", "real")
+    os.unlink("real")
+    os.rename("kept", "real")
+"""
+
+
+def test_a_folder_that_is_swapped_for_a_link_all_the_time_never_leads_out(root: Path, tmp_path: Path):
+    """Whatever another program does between looking a path up and opening it, only the file within is ever read."""
     (tmp_path / "outside" / "b").write_bytes(b"secret")
-    swapped, done, opened = root / "swapped", threading.Event(), 0
-
-    def swap() -> None:
-        while not done.is_set():
-            for target in ("real", "../outside"):
-                (root / "next").symlink_to(target)
-                (root / "next").replace(swapped)
-
-    reader, buffer = FolderReader(root, follow_symlinks=True), bytearray(8)
-    worker = threading.Thread(target=swap)
-    worker.start()
+    reader, buffer, opened = FolderReader(root, follow_symlinks=True), bytearray(8), 0
+    swapping = subprocess.Popen([sys.executable, "-c", SWAP, str(root)])
     try:
-        for _ in range(3000):
+        wait_until((root / "real").is_symlink, lambda: None)
+        for _ in range(10_000):
             try:
-                file = reader.open("swapped/b")
+                file = reader.open("real/b")
             except SourceError:
                 continue
             assert bytes(buffer[: file.read_into(memoryview(buffer))]) == b"1"
             file.close()
             opened += 1
     finally:
-        done.set()
-        worker.join()
+        swapping.kill()
+        swapping.wait()
     assert opened > 0

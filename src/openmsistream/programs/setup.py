@@ -69,7 +69,9 @@ def reach(
         try:
             found = _ask(settings, topic, control)
         except UnavailableError as error:
-            if control.stopping or (give_up is not None and time.monotonic() >= give_up):
+            if control.stopping:
+                raise _stopped(settings) from error
+            if give_up is not None and time.monotonic() >= give_up:
                 raise
             if not told:
                 events(BrokerUnavailable(error.message))
@@ -101,7 +103,11 @@ def _ask(settings: Settings, topic: str, control: Control) -> TopicInfo:
         if isinstance(found, Exception):
             raise found
         return found
-    raise UnavailableError(
+    raise _stopped(settings)
+
+
+def _stopped(settings: Settings) -> UnavailableError:
+    return UnavailableError(
         f"no Kafka broker had answered at {settings.get('bootstrap.servers', '')} when the program was asked to stop",
         hint=f"check that the broker runs, and {settings.origin('bootstrap.servers')}",
     )

@@ -79,12 +79,16 @@ class InotifySource:
 
     def start(self) -> None:
         """Begin to collect hints of the folders that ``watch`` is called for; where that cannot be, say so."""
+        bell = -1
         try:
+            bell = os.eventfd(0, os.EFD_CLOEXEC)
             self._inotify = INotify()
         except OSError as error:
+            if bell >= 0:
+                os.close(bell)
             self._limit_reached(_instances_note(self._tree.full(""), error))
             return
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        self._bell = bell
         self._stopping = False
         self._thread = threading.Thread(target=self._read, name="inotify", daemon=True)
         self._thread.start()

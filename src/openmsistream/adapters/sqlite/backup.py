@@ -161,8 +161,9 @@ class LedgerBackup:
             copied = self._names.backup.stat().st_mtime_ns
         except FileNotFoundError:
             return True
-        written = [path.stat().st_mtime_ns for path in (self._names.path, self._names.wal) if path.exists()]
-        return max(written, default=0) > copied
+        looks = [path.stat() for path in (self._names.path, self._names.wal) if path.exists()]
+        # Opening makes an empty log, which says nothing.
+        return any(each.st_mtime_ns > copied for each in looks if each.st_size)
 
 
 class _HaltedError(Exception):
