@@ -141,7 +141,6 @@ class Disk:
             taken |= {each._file.number for each in self.open_files}
             number = next(n for n in range(1, 1000) if n not in taken)  # as ext4 does: the lowest that is free
             file = self.files[path] = File(number, self._clock.now_ns(), self._clock.monotonic())
-        file.data = b""
         self._open(file)
         self._write(path, file, self._new(size))
 
@@ -193,6 +192,8 @@ class Disk:
         if path in self.files and path != to:
             self._make_folders(to)
             self._tell(lambda: self._box.left(path))
+            self._keep(path)
+            self._keep(to)
             self.files[to] = self.files.pop(path)
             self._note(path)
             self._note(to)
@@ -200,7 +201,9 @@ class Disk:
 
     def remove(self, path: str) -> None:
         """A file is removed; who has it open keeps it."""
-        if self.files.pop(path, None) is not None:
+        if path in self.files:
+            self._keep(path)
+            del self.files[path]
             self._note(path)
             self._tell(lambda: self._box.gone(path))
 
@@ -224,6 +227,7 @@ class Disk:
         self.folders.add(to)
         for path in [path for path in self.files if path.startswith(f"{folder}/")]:
             new = to + path[len(folder) :]
+            self._keep(path)
             self.files[new] = self.files.pop(path)
             self._note(path)
             self._note(new)

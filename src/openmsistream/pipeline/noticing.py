@@ -104,7 +104,7 @@ class Noticing:
         for path, before in hints.renamed.items():
             self._renamed(path, before, now)
         for path in hints.files:
-            if path not in hints.renamed:
+            if path not in hints.renamed or path in hints.closed:
                 self.look_at(path, now, closed=path in hints.closed)
         for folder in hints.folders:
             self._look_into(folder, now)
