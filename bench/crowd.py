@@ -16,6 +16,7 @@ from bench import targets
 from bench.alone import END_SECONDS, SECONDS, Finding, Stage, judged, until_says, wait_until
 from bench.material import check_topic, make
 from openmsistream.adapters.filesystem.watching import FolderWatcher
+from openmsistream.adapters.sqlite.beside import BACKUP_SUFFIX
 from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
 from openmsistream.errors import IntegrityError
 from openmsistream.ports import Events
@@ -168,7 +169,7 @@ def _first_new_file(stage: Stage) -> tuple[float, int]:
 
 def _remember_as_sent(stage: Stage) -> int:
     """Write every file of the watched folder into the uploader's ledger as sent; how many there are."""
-    (path,) = stage.state.rglob("upload-*.sqlite")
+    (path,) = (file for file in stage.state.rglob("upload-*.sqlite") if not file.name.endswith(BACKUP_SUFFIX))
     count = 0
     nobody: Events = _ignore
     with closing(SqliteUploadLedger(path, os.urandom)) as ledger:

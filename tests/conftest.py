@@ -1,7 +1,8 @@
-"""What tests share: the real broker of ``openmsistream.local`` and topics of their own on it."""
+"""What tests share: the real broker and store of ``openmsistream.local``, with topics and buckets of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from openmsistream.local import buckets
 from openmsistream.local.broker import LocalBroker
+from openmsistream.local.store import LocalStore
 from openmsistream.local.topics import create_topic
+from tests.faults.support import config as config_file
+from tests.faults.support import fill
 
 BROKER_FIXTURES = {"broker", "topic", "own_broker"}
+STORE_FIXTURES = {"store", "bucket", "own_store"}
 
 MakeTopic = Callable[..., str]
 
@@ -28,10 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that asks for a broker, so that ``-m "not broker"`` leaves them out."""
+    """Mark every test that asks for a broker or a store, so that ``-m "not broker and not store"`` leaves them out."""
     for item in items:
-        if BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
+        asked = set(getattr(item, "fixturenames", ()))
+        if BROKER_FIXTURES & asked:
             item.add_marker(pytest.mark.broker)
+        if STORE_FIXTURES & asked:
+            item.add_marker(pytest.mark.store)
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +61,50 @@ def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStore]:
+    """One S3 store for the whole run. Leave it running: tests that stop, freeze or kill one use ``own_store``."""
+    running = LocalStore.start(tmp_path_factory.mktemp("store"))
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[LocalStore]:
+    """A store for one test alone, which may stop, kill, freeze and restart it."""
+    running = LocalStore.start(tmp_path / "own store µ")
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def bucket(store: LocalStore, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A new bucket on ``store``, which is removed with everything in it after the test."""
+    test = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    name = f"{test}-{uuid.uuid4().hex[:8]}"
+    assert store.create_bucket(name)
+    yield name
+    with contextlib.closing(store.client()) as client:
+        buckets.delete_bucket(client, name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one file."""
+    fill(tmp_path / "data", {"scan.dat": 1000})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, broker: LocalBroker) -> Path:
+    """A config file for the broker."""
+    return config_file(tmp_path, broker.bootstrap)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ says what to try. The command line prints them as ``Error: <text>`` and ``Try:  
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class OpenMSIStreamError(Exception):
     """
@@ -48,6 +50,19 @@ class SourceError(OpenMSIStreamError):
 
 class StorageError(OpenMSIStreamError):
     """This computer's disk or folder refused: full, read-only, no rights."""
+
+
+class BytesLostError(StorageError):
+    """
+    What was received of a version is gone from the work folder; waiting brings nothing, it is to be read again.
+
+    Attributes:
+        keys: Path and id of each version that lost its bytes.
+    """
+
+    def __init__(self, message: str, keys: Collection[tuple[str, bytes]], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.keys = keys
 
 
 class ProcessorError(OpenMSIStreamError):

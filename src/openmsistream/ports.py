@@ -85,6 +85,14 @@ class Record:
     headers: Headers | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a group has committed of a partition: an offset, and a string of up to 4,095 bytes beside it."""
+
+    offset: int
+    metadata: str = ""
+
+
 class Rebalance(Protocol):
     """What a consumer tells its owner when partitions come and go; called from within ``poll``."""
 
@@ -100,6 +108,16 @@ class Rebalance(Protocol):
 class Consumer(Protocol):
     """Reads one topic as a member of a group. Never commits by itself."""
 
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic has."""
+        ...
+
+    @property
+    def replaced(self) -> bool:
+        """True once it was noticed that the topic was deleted and made again: its offsets mean something else now."""
+        ...
+
     def subscribe(self, rebalance: Rebalance) -> None:
         """Join the group; ``rebalance`` is called from ``poll``."""
         ...
@@ -114,16 +132,25 @@ class Consumer(Protocol):
         """
         ...
 
-    def committed(self, partition: int) -> int | None:
-        """The group's committed offset, or None."""
+    def committed(self, partition: int) -> Commit | None:
+        """What the group has committed, or None."""
         ...
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Offset of the oldest record, and the one that the next record will get."""
         ...
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
-        """Commit offsets; with ``wait`` only return once the broker has them, or raise UnavailableError."""
+    def at_end(self, partition: int) -> bool:
+        """True when there was nothing behind what was handed out of a partition; asks nobody."""
+        ...
+
+    def commit(self, commits: Mapping[int, Commit], *, wait: bool) -> None:
+        """
+        Commit for the partitions among these that are this consumer's.
+
+        With ``wait`` it only returns once the broker has them. UnavailableError when it does not take them: it does
+        not answer, or this consumer is no member of the group any more.
+        """
         ...
 
     def pause(self) -> None:
@@ -377,6 +404,14 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """A version that is not waited for any more; what came of it is kept for a while. ``at_ms``: since when (1970)."""
+
+    version: OpenVersion
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     """One ledger transaction of a downloader: all or nothing of it is remembered."""
 
@@ -384,6 +419,8 @@ class Barrier:
     delivered: Sequence[Delivered]
     finished: Sequence[VersionKey]  # superseded, discarded or quarantined: never again
     open: Sequence[OpenVersion]
+    expired: Sequence[Expired] = ()  # since the last barrier
+    revived: Sequence[VersionKey] = ()  # expired before, and now open again, finished or discarded
 
 
 class DownloadLedger(Protocol):
@@ -405,6 +442,14 @@ class DownloadLedger(Protocol):
         """True when the version was delivered, or given up, before."""
         ...
 
+    def has_ended(self, tag: str) -> bool:
+        """True when a version with this tag was open at a barrier, and is neither open nor expired any more."""
+        ...
+
+    def expired(self) -> list[Expired]:
+        """The versions that expired, the longest expired first."""
+        ...
+
     def barrier(self, barrier: Barrier) -> None:
         """Remember all of it, durably, in one transaction; versions no longer listed as open are forgotten."""
         ...
@@ -416,12 +461,19 @@ class DownloadLedger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A complete, verified version that is to appear under its final path."""
+    """
+    A complete, verified version that is to appear under its final path; ``digest`` where it was handed on.
+
+    ``order``, where it was handed on, is what decides whether it is newer than what stands there.
+    """
 
     key: VersionKey
     path: str
     size: int
     mtime_ns: int | None
+    digest: bytes = b""
+    hash_name: HashName = HashName.BLAKE3
+    order: VersionOrder | None = None
 
 
 class Sink(Protocol):
@@ -455,6 +507,10 @@ class Sink(Protocol):
 
     def holds(self, path: str, size: int, hash_name: HashName, digest: bytes) -> bool:
         """True when the file under its final path has that size and that digest; reads all of it."""
+        ...
+
+    def where(self, key: VersionKey) -> str:
+        """Where a version of the last batch stands, in full, as a user would name it; empty when it is not known."""
         ...
 
     def discard(self, key: VersionKey) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -20,28 +19,21 @@ from openmsistream.local.topics import create_topic
 from tests.conftest import MakeTopic
 from tests.faults.records import produce
 from tests.faults.support import Program, config, fill
-from tests.faults.typed import ERROR, OK, like_any_user, nobody_answers, one_error, one_usage_error, run, start
+from tests.faults.typed import (
+    ERROR,
+    OK,
+    like_any_user,
+    linux,
+    nobody_answers,
+    one_error,
+    one_usage_error,
+    run,
+    start,
+)
 
 PASSWORD = "Sup3r-s3cret-pa55word"
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX names, rights and signals")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="root gives up its rights in the way of Linux")
-as_root = pytest.mark.skipif(
-    sys.platform == "win32" or os.geteuid() != 0, reason="mounts something, which only root may do"
-)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with one file."""
-    fill(tmp_path / "data", {"scan.dat": 1000})
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def lab(tmp_path: Path, broker: LocalBroker) -> Path:
-    """A config file for the broker."""
-    return config(tmp_path, broker.bootstrap)
 
 
 @dataclass(frozen=True)

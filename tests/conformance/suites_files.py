@@ -329,6 +329,10 @@ class SinkSuite(ABC):
         """Somebody else puts a file there."""
 
     @abstractmethod
+    def remove(self, path: str) -> None:
+        """Somebody else removes a file."""
+
+    @abstractmethod
     def set_aside(self) -> list[tuple[bytes, str]]:
         """Content and reason of each version in quarantine."""
 
@@ -376,6 +380,32 @@ class SinkSuite(ABC):
         sink.write(old, 0, b"older")
         assert sink.publish([publication(old, 5), publication(new, 3)]) == {}
         assert self.visible() == {"a": b"new"}
+
+    def test_a_batch_that_is_published_again_changes_nothing(self, sink: Sink):
+        keys = [key("a", b"1" * 16), key("run/b", b"2" * 16)]
+        for one in keys:
+            sink.write(one, 0, b"data")
+        batch = [publication(one, 4) for one in keys]
+        assert sink.publish(batch) == {}
+        sink.sync(keys)
+        assert sink.publish(batch) == {}
+        assert self.visible() == {"a": b"data", "run/b": b"data"}
+
+    def test_a_version_whose_file_was_removed_can_come_again(self, sink: Sink):
+        self.deliver(sink, key(), b"data")
+        self.remove("a")
+        assert self.visible() == {}
+        self.deliver(sink, key(), b"data")
+        assert self.visible() == {"a": b"data"}
+
+    def test_what_stands_is_told_by_size_and_by_content(self, sink: Sink):
+        self.put("run/a", b"data")
+        assert sink.stands("run/a", 4)
+        assert not sink.stands("run/a", 5)
+        assert not sink.stands("run", 4)
+        assert sink.holds("run/a", 4, HashName.BLAKE3, blake3(b"data").digest())
+        assert not sink.holds("run/a", 4, HashName.BLAKE3, blake3(b"atad").digest())
+        assert not sink.holds("../a", 4, HashName.BLAKE3, blake3(b"data").digest())
 
     def test_written_bytes_can_be_read_again_in_any_part(self, sink: Sink):
         sink.write(key(), 0, b"0123456789")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from openmsistream.errors import OpenMSIStreamError
-from openmsistream.ports import Clock, Consumer, Producer, Record
+from openmsistream.ports import Clock, Commit, Consumer, Producer, Record
 
 DEADLINE_SECONDS = 30.0
 
@@ -218,8 +218,8 @@ class ConsumerSuite(ABC):
         first.subscribe(Starts())
         self.read(first, 3)
         assert first.committed(0) is None
-        first.commit({0: 1}, wait=True)
-        assert first.committed(0) == 1
+        first.commit({0: Commit(1)}, wait=True)
+        assert first.committed(0) == Commit(1)
         first.close()
 
         second = self.make()
@@ -255,15 +255,47 @@ class ConsumerSuite(ABC):
         consumer = self.make()
         consumer.subscribe(Starts())
         self.read(consumer, 2)
-        consumer.commit({0: 2}, wait=False)
-        wait_until(lambda: consumer.committed(0) == 2, lambda: consumer.poll(0.1))
+        consumer.commit({0: Commit(2, "a note")}, wait=False)
+        wait_until(lambda: consumer.committed(0) == Commit(2, "a note"), lambda: consumer.poll(0.1))
         consumer.close()
 
     def test_a_partition_that_is_not_its_own_is_not_committed(self):
         consumer = self.make()
         consumer.subscribe(Starts())
-        consumer.commit({0: 1}, wait=True)
+        consumer.commit({0: Commit(1)}, wait=True)
         assert consumer.committed(0) is None
+        consumer.close()
+
+    def test_a_commit_carries_a_string_of_up_to_4095_bytes(self):
+        """The next commit puts another in its place, or none."""
+        self.send(b"0", b"1")
+        consumer = self.make()
+        consumer.subscribe(Starts())
+        self.read(consumer, 2)
+        for note in ("oms1:" + "x" * 4090, "", "short"):
+            consumer.commit({0: Commit(1, note)}, wait=True)
+            assert consumer.committed(0) == Commit(1, note)
+        consumer.close()
+
+    def test_it_knows_how_many_partitions_there_are_and_that_the_topic_is_the_same(self):
+        consumer = self.make()
+        assert consumer.partitions == 2
+        assert not consumer.replaced
+        consumer.close()
+
+    def test_it_knows_when_a_partition_was_read_to_its_end(self):
+        consumer, owner = self.make(), Starts()
+        self.send(b"0", b"1")
+        consumer.subscribe(owner)
+        assert not consumer.at_end(0)
+        self.read(consumer, 1)
+        assert not consumer.at_end(0)
+        self.read(consumer, 1)
+        wait_until(lambda: consumer.at_end(0) and consumer.at_end(1), lambda: consumer.poll(0.1))
+        self.send(b"2", b"3")
+        self.read(consumer, 1)
+        assert not consumer.at_end(0)
+        assert consumer.at_end(1)
         consumer.close()
 
     def test_groups_know_nothing_of_each_other(self):
@@ -271,7 +303,7 @@ class ConsumerSuite(ABC):
         one = self.make("one")
         one.subscribe(Starts())
         self.read(one, 1)
-        one.commit({0: 1}, wait=True)
+        one.commit({0: Commit(1)}, wait=True)
         one.close()
 
         two = self.make("two")

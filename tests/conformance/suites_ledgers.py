@@ -11,8 +11,8 @@ from openmsistream.core.assembly import OpenVersion
 from openmsistream.core.chunk import HashName
 from openmsistream.core.ranges import Ranges
 from openmsistream.core.settle import Stat
-from openmsistream.core.versions import VersionKey, VersionOrder
-from openmsistream.ports import Barrier, Delivered, DownloadLedger, Failed, Known, Parked, UploadLedger
+from openmsistream.core.versions import VersionKey, VersionOrder, tag_of
+from openmsistream.ports import Barrier, Delivered, DownloadLedger, Expired, Failed, Known, Parked, UploadLedger
 
 STAT = Stat(10, 1_700_000_000_000_000_000, 7)
 SEEN = Stat(10, 1_700_000_000_000_000_000)  # inodes are not remembered: they change when a disk is mounted again
@@ -188,6 +188,7 @@ def opened(path: str, version: bytes = b"O" * 16) -> OpenVersion:
         "final name",
         "_append",
         9,
+        1_700_000_000_001,
     )
 
 
@@ -196,8 +197,10 @@ def barrier(
     done: list[Delivered] | None = None,
     finished: list[VersionKey] | None = None,
     still: list[OpenVersion] | None = None,
+    expired: list[Expired] | None = None,
+    revived: list[VersionKey] | None = None,
 ) -> Barrier:
-    return Barrier(positions or {}, done or [], finished or [], still or [])
+    return Barrier(positions or {}, done or [], finished or [], still or [], expired or [], revived or [])
 
 
 class DownloadLedgerSuite(ABC):
@@ -264,6 +267,34 @@ class DownloadLedgerSuite(ABC):
         ledger.barrier(barrier(still=[opened("b")]))
         assert [version.key.path for version in ledger.open_versions()] == ["b"]
 
+    def test_a_version_that_was_open_at_a_barrier_and_ended_is_known_by_its_tag(self, ledger: DownloadLedger):
+        """Those that were never open at a barrier are not: there are millions of them."""
+        one, other, never = opened("a"), opened("b"), delivered("c")
+        ledger.barrier(barrier(still=[one, other]))
+        assert not ledger.has_ended(tag_of(one.key))
+        ledger.barrier(barrier(done=[never], still=[other]))
+        assert ledger.has_ended(tag_of(one.key))
+        assert not ledger.has_ended(tag_of(other.key))
+        assert not ledger.has_ended(tag_of(never.key))
+        ledger.barrier(barrier(still=[one, other]))
+        assert not ledger.has_ended(tag_of(one.key)), "it is open again"
+
+    def test_expired_versions_are_kept_until_they_are_revived(self, ledger: DownloadLedger):
+        """They have not ended; the longest expired comes first."""
+        new, old, gone = Expired(opened("new"), 9), Expired(opened("old"), 5), Expired(opened("gone"), 7)
+        ledger.barrier(barrier(still=[new.version, old.version, gone.version]))
+        ledger.barrier(barrier(expired=[new, old, gone]))
+        assert ledger.expired() == [old, gone, new]
+        assert ledger.open_versions() == []
+        assert not ledger.has_ended(tag_of(old.version.key))
+
+        ledger.barrier(barrier(still=[old.version], revived=[old.version.key, gone.version.key]))
+
+        assert ledger.expired() == [new]
+        assert ledger.open_versions() == [old.version]
+        assert ledger.has_ended(tag_of(gone.version.key))
+        assert not ledger.has_ended(tag_of(old.version.key))
+
     def test_a_barrier_that_fails_leaves_nothing_behind(self, ledger: DownloadLedger):
         ledger.barrier(barrier({0: 5}, still=[opened("a")]))
         broken = barrier({0: 9}, done=[delivered("a")], still=[dataclasses.replace(opened("b"), size=object())])  # type: ignore[arg-type]
@@ -285,21 +316,30 @@ class DurableDownloadLedgerSuite(DownloadLedgerSuite):
 
     def test_everything_is_there_after_a_restart(self):
         first = self.make()
+        first.barrier(barrier(still=[opened("ended")]))
         first.barrier(barrier({0: 5}, [delivered("a")], [VersionKey("b", b"B" * 16)], [opened("c")]))
+        first.barrier(barrier(still=[opened("c")], expired=[Expired(opened("d"), 7)]))
         second = self.again(first)
 
         assert second.position(0) == 5
         assert second.current("a") == delivered("a")
         assert second.is_finished(VersionKey("b", b"B" * 16))
         assert second.open_versions() == [opened("c")]
+        assert second.expired() == [Expired(opened("d"), 7)]
+        assert second.has_ended(tag_of(opened("ended").key))
+        second.barrier(barrier())
+        assert second.has_ended(tag_of(opened("c").key)), "it was open before the restart"
         second.close()
 
     def test_positions_and_open_versions_of_another_topic_are_not_used(self):
         first = self.make()
+        first.barrier(barrier(still=[opened("ended")], expired=[Expired(opened("d"), 7)]))
         first.barrier(barrier({0: 5}, [delivered("a")], [], [opened("c")]))
         second = self.again(first, "another topic")
 
         assert second.position(0) is None
         assert second.open_versions() == []
+        assert second.expired() == []
+        assert not second.has_ended(tag_of(opened("ended").key))
         assert second.current("a") == delivered("a")
         second.close()

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from openmsistream.adapters.filesystem.reading import FolderReader
+from openmsistream.adapters.filesystem.rules import DeliveryRules
 from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.filesystem.watching import FolderWatcher
 from openmsistream.adapters.filesystem.writers import OpenWriters
@@ -187,6 +189,9 @@ class TestMemorySink(SinkSuite):
     def put(self, path: str, data: bytes) -> None:
         self.only.files[path] = data
 
+    def remove(self, path: str) -> None:
+        del self.only.files[path]
+
     def set_aside(self) -> list[tuple[bytes, str]]:
         return list(self.only.aside.values())
 
@@ -213,6 +218,9 @@ class TestFolderSink(SinkSuite):
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_bytes(data)
 
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink()
+
     def notes(self) -> list[tuple[Path, dict[str, object]]]:
         found = sorted((self.root / ".openmsistream" / "quarantine").glob("*.json"))
         return [(note.with_suffix(""), json.loads(note.read_text(encoding="utf-8"))) for note in found]
@@ -235,10 +243,19 @@ class TestFolderSink(SinkSuite):
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
     def deliver_refused(self, sink: Sink, path: str) -> None:
-
         sink.write(key(path), 0, b"data")
         assert list(sink.publish([publication(key(path), 4)])) == [key(path)]
 
 
 class TestFolderSinkByPath(TestFolderSink):
     by_descriptor = False
+
+
+class TestFolderSinkWithEveryRule(TestFolderSink):
+    """The promises of a sink hold whatever else is asked of it."""
+
+    def make(self) -> Sink:
+        rules = DeliveryRules(keep_mtime=True)
+        if os.name != "nt":
+            rules = replace(rules, file_mode=0o640, folder_mode=0o750, owner=os.geteuid(), group=os.getegid())
+        return FolderSink(self.root, rules=rules, names="refuse")

@@ -174,7 +174,8 @@ def test_an_instrument_never_sees_an_error_and_nothing_of_ours_is_in_its_tree(pl
         with place.download() as receiver:
             eventually(lambda: tree(place.watched).items() <= tree(place.output).items(), "all of it arrived")
             assert receiver.quit() == 0
-        assert sender.quit() == 0
+        # 3: a file whose content arrived already may still be in its quiet time.
+        assert sender.quit() in {0, 3}
     assert not witness.overflowed
     assert witness.changed <= instrument.names | {"last.dat"}
     assert instrument.names & witness.changed, "the witness sees what happens"

@@ -11,7 +11,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from tests.faults.support import Program
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="root gives up its rights in the way of Linux")
+as_root = pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="mounts something, which only root may do"
+)
 
 OK, ERROR, USAGE, UNFINISHED = 0, 1, 2, 3
 # Source: Linux, linux/capability.h and linux/prctl.h.

@@ -33,7 +33,7 @@ def lay_down(place: Place, registry: str, of_topic: str) -> Path:
     logs = place.watched / "LOGS"
     logs.mkdir()
     for path in (DATA / registry).glob("*.csv"):
-        shutil.copy(path, logs / path.name.replace(of_topic, place.topic))
+        shutil.copy(path, logs / path.name.replace(f"_to_{of_topic}", f"_to_{place.topic}"))
     return logs
 
 
@@ -141,3 +141,16 @@ def test_without_registries_existing_files_are_recorded_and_sent_when_they_are_a
     assert second.paths("file_sent") == ["b.dat"]
     place.fetch()
     assert tree(place.output) == tree(place.watched)
+
+
+def test_what_comes_after_the_program_said_that_it_started_is_sent_also_while_the_first_scan_runs(place: Place) -> None:
+    """It is not taken for "there before the first start", however many old files there are."""
+    fill(place.watched, {f"old {number}": 10 for number in range(300)})
+    new = {f"new {number}": 10 for number in range(20)}
+
+    with place.watch() as sender:
+        sender.until_event("program_started")
+        fill(place.watched, new)
+        sender.until(lambda: len(sender.of("file_sent")) >= len(new), "everything new is sent")
+
+    assert sorted(sender.paths("file_sent")) == sorted(new)

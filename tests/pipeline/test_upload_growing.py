@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from openmsistream.core.events import FileSent, Note
 from openmsistream.core.settle import SettleRule
+from openmsistream.ports import Hints
 from tests.pipeline.laboratory import CHUNK, SENTENCE, KilledError, Lab, in_use, kill
 
 GROWING = {"stream_growing": True}
@@ -183,3 +186,56 @@ def test_a_small_file_is_not_streamed(lab: Lab):
     lab.run(20.0, rule=SettleRule(), **GROWING)
 
     assert [chunk.size for chunk in lab.chunks] == [3]
+
+
+def test_a_file_whose_writer_pauses_after_its_first_bytes_is_streamed_too(lab: Lab):
+    """It was seen once only, and a program still holds it open."""
+    start = lab.clock.monotonic()
+    lab.folder.writers.add("a")
+    lab.clock.at(start + 2, lambda: lab.folder.write("a", SENTENCE[:20]))
+    seen: list[int] = []
+    lab.clock.at(start + 15, lambda: seen.append(len(lab.chunks)))
+    lab.clock.at(start + 16, lambda: (lab.folder.write("a", SENTENCE, close=True), lab.folder.writers.discard("a")))
+
+    lab.run(40.0, **GROWING)
+
+    assert seen == [4]
+    assert lab.versions == {"a": [SENTENCE]}
+
+
+def test_a_version_parked_under_a_temporary_name_is_given_up_when_the_file_is_renamed_after_a_restart(lab: Lab):
+    """Consumers would keep it open for ever: nobody goes on with it under the old name."""
+    lab.clock.at(grow(lab, "a.part", until=15) + 0.5, kill)
+    with pytest.raises(KilledError):
+        lab.run(30.0, stream_temporary=True, **GROWING)
+    old = {chunk.version for chunk in lab.chunks}
+    lab.kill()
+    lab.clock.at(lab.clock.monotonic() + 1.0, lambda: lab.folder.rename("a.part", "a"))
+    lab.run(30.0, stream_temporary=True, **GROWING)
+
+    assert len(old) == 1
+    assert {chunk.version for chunk in lab.chunks if chunk.abort} == old
+    assert lab.versions == {"a": [SENTENCE[:15]]}
+
+
+def test_a_rename_that_is_told_a_little_later_than_the_old_name_is_gone_is_still_one(lab: Lab):
+    """Hints come in any order: the version is not given up before it is clear that the file is gone."""
+    last = grow(lab, "a.part")
+    hints, late = lab.folder.hints, []
+
+    def hints_without_renames() -> Hints:
+        found = hints()
+        if late:
+            found = replace(found, renamed=late.pop())
+        elif found.renamed:
+            late.append(found.renamed)
+            found = replace(found, renamed={}, files=found.files - {"a"})
+        return found
+
+    lab.folder.hints = hints_without_renames  # type: ignore[method-assign]
+    lab.clock.at(last + 0.5, lambda: lab.folder.rename("a.part", "a"))
+
+    lab.run(30.0, stream_temporary=True, **GROWING)
+
+    assert not any(chunk.abort for chunk in lab.chunks)
+    assert [chunk.name for chunk in lab.chunks if chunk.last] == ["a"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from openmsistream.core.selection import Selection
 from openmsistream.errors import UnavailableError
+from openmsistream.pipeline import sender
 from openmsistream.pipeline.sending import Sending, State
-from openmsistream.ports import Hints
+from openmsistream.ports import Hints, OpenFile, Parked, Producer
 from tests.pipeline.disk import Disk, DiskFile
 from tests.pipeline.uploader import MOMENTS, RULE, Consumed, Uploader, Whole, consume
 
@@ -40,22 +41,34 @@ UNSAVED_SECONDS = 1.0
 """How old a version may be, when the program is killed, that is sent again: the ledger is committed more often."""
 SHORT_QUIET_SECONDS = RULE.short_seconds - 0.001
 
-FINAL = ("a", "b", "run/a")
-NAMES = (*FINAL, "a.part", "b.part", "run/.a.x")
+FINAL = ("a", "run/a")
+NAMES = (*FINAL, "a.part", "run/.a.x")
 Action = tuple[str, str, str, int]
 
 paths = st.sampled_from(NAMES)
 sizes = st.integers(0, 22)
-actions = st.tuples(
-    st.sampled_from(
-        ["create", "append", "append", "patch", "cut", "close", "close", "touch", "copy", "rename", "rename", "remove"]
-        + ["whole", "whole", "folder in", "folder moves", "other times", "unreadable", "readable"]
+VERBS = (
+    *(
+        "create",
+        "append",
+        "append",
+        "patch",
+        "patch",
+        "cut",
+        "close",
+        "close",
+        "touch",
+        "copy over",
+        "rename",
+        "rename",
     ),
-    paths,
-    paths,
-    sizes,
+    *("remove", "whole", "whole", "folder in", "folder moves", "unreadable", "readable"),
 )
-TIMES = ("now", "still", "back", "future", "coarse")
+actions = st.tuples(st.sampled_from(VERBS), paths, paths, sizes)
+moments = st.sampled_from(("read", "read", "unchanged", "open", "produce", *MOMENTS))
+mostly, mostly_not = st.sampled_from([True, True, False]), st.sampled_from([False, False, True])
+pauses = st.sampled_from([0.0, 0.0, 0.3, 1.2, 3.5])
+HOUR_NS = 3_600_000_000_000
 
 
 class Uploading(RuleBasedStateMachine):
@@ -66,10 +79,10 @@ class Uploading(RuleBasedStateMachine):
 
     @initialize(
         existing=st.booleans(),
-        silent=st.booleans(),
+        silent=mostly_not,
         tells=st.booleans(),
-        stream=st.booleans(),
-        temporary=st.booleans(),
+        stream=mostly,
+        temporary=mostly,
         before=st.lists(actions, max_size=3),
     )
     def begin(
@@ -85,9 +98,6 @@ class Uploading(RuleBasedStateMachine):
         self.horizon = 0.0
         for action in before:
             self.act(action)
-        self.at_first: dict[str, bytes] = {}
-        self.was_new = True
-        self.seen_start = -1.0
 
     def act(self, action: Action) -> None:
         """A program does something."""
@@ -96,77 +106,92 @@ class Uploading(RuleBasedStateMachine):
         does: dict[str, Callable[[], object]] = {
             "create": lambda: disk.create(path, size),
             "append": lambda: disk.append(path, size),
-            "patch": lambda: disk.patch(path, size % 7),
+            "patch": lambda: disk.patch(path, size),
             "cut": lambda: disk.cut(path, size // 2),
             "close": lambda: disk.close(path),
             "touch": lambda: disk.touch(path),
-            "copy": lambda: disk.copy_over(path),
+            "copy over": lambda: disk.copy_over(path),
             "rename": lambda: disk.rename(path, other),
             "remove": lambda: disk.remove(path),
             "whole": lambda: (disk.create(path, size), disk.close(path)),
             "folder in": lambda: disk.move_folder_in("moved", ["a", "b"], size),
             "folder moves": lambda: disk.rename_folder("run", "moved"),
-            "other times": lambda: setattr(disk, "times", TIMES[size % len(TIMES)]),
             "unreadable": lambda: disk.unreadable.add(path),
             "readable": lambda: disk.unreadable.discard(path),
         }
         does[verb]()
 
-    # -- programs -----------------------------------------------------------------------------------------------
+    # -- programs that write ------------------------------------------------------------------------------------
 
-    @rule(action=actions)
-    def something_happens(self, action: Action) -> None:
-        self.act(action)
+    @rule(doing=st.lists(actions, min_size=1, max_size=3), then=pauses)
+    def programs_work(self, doing: list[Action], then: float) -> None:
+        for action in doing:
+            self.act(action)
+        self.up.run(then)
 
-    @rule(action=actions, moment=st.sampled_from(MOMENTS), nth=st.integers(1, 6))
-    def something_happens_right_before(self, action: Action, moment: str, nth: int) -> None:
+    @rule(action=actions, moment=moments, nth=st.integers(1, 4), then=pauses)
+    def something_happens_right_before(self, action: Action, moment: str, nth: int, then: float) -> None:
         self.up.before(moment, nth, lambda: self.act(action))
+        self.up.run(then)
 
     @rule(
         path=st.sampled_from(FINAL),
         temporary=st.booleans(),
         pieces=st.lists(st.integers(1, 12), min_size=1, max_size=6),
         every=st.sampled_from([0.2, 0.7, 1.5, 4.0]),
-        patched=st.booleans(),
-        closed=st.booleans(),
+        ends=st.sampled_from(["closed", "patched and closed", "closed, then patched", "left open"]),
+        then=pauses,
     )
     def an_instrument_writes(
-        self, path: str, temporary: bool, pieces: list[int], every: float, patched: bool, closed: bool
+        self, path: str, temporary: bool, pieces: list[int], every: float, ends: str, then: float
     ) -> None:
-        name = f"{path}.part" if temporary else path
-        at = self.up.clock.monotonic() + 0.1
-        self.up.clock.at(at, lambda: self.disk.create(name, 1))
+        name, disk, at = f"{path}.part" if temporary else path, self.disk, self.up.clock.at
+        when = self.up.clock.monotonic() + 0.1
+        at(when, lambda: disk.create(name, 1))
         for size in pieces:
-            at += every
-            self.up.clock.at(at, lambda size=size: self.disk.append(name, size))  # type: ignore[misc]
-        at += every
-        if patched:
-            self.up.clock.at(at, lambda: self.disk.patch(name, 0))
-        if closed:
-            self.up.clock.at(at, lambda: self.disk.close(name))
+            when += every
+            at(when, lambda size=size: disk.append(name, size))  # type: ignore[misc]
+        when += every
+        if ends == "patched and closed":
+            at(when, lambda: disk.patch(name, 0))
+        if ends != "left open":
+            at(when, lambda: disk.close(name))
             if temporary:
-                self.up.clock.at(at + 0.1, lambda: self.disk.rename(name, path))
-        self.horizon = max(self.horizon, at)
+                at(when + 0.1, lambda: disk.rename(name, path))
+        if ends == "closed, then patched":
+            at(when + every, lambda: (disk.patch(path, 0), disk.close(path)))
+        self.horizon = max(self.horizon, when + every)
+        self.up.run(then)
+
+    @rule(times=st.sampled_from(["now", "still", "back", "future", "coarse"]), hours=st.sampled_from([0, 0, 30]))
+    def clocks_are_wrong(self, times: str, hours: int) -> None:
+        self.disk.times = times
+        self.up.clock.set_by_ns += hours * HOUR_NS
 
     # -- hints and the broker -----------------------------------------------------------------------------------
 
-    @rule(losing=st.booleans(), doubling=st.booleans(), late=st.booleans())
-    def hints_go_astray(self, losing: bool, doubling: bool, late: bool) -> None:
+    @rule(losing=st.booleans(), doubling=st.booleans(), late=st.booleans(), overflow=st.booleans(), then=pauses)
+    def hints_go_astray(self, losing: bool, doubling: bool, late: bool, overflow: bool, then: float) -> None:
         self.disk.losing, self.disk.doubling, self.disk.late = losing, doubling, late
-        self.hints_went_astray |= losing or late
+        if overflow:
+            self.disk.overflow()
+        self.hints_went_astray |= losing or late or overflow
+        self.up.run(then)
 
-    @rule()
-    def hints_overflow(self) -> None:
-        self.disk.overflow()
-        self.hints_went_astray = True
-
-    @rule(silent=st.booleans(), answers=st.sampled_from([None, 1, 2]))
-    def the_broker_answers_or_not(self, silent: bool, answers: int | None) -> None:
+    @rule(
+        silent=st.booleans(),
+        answers=st.sampled_from([None, 1, 2]),
+        lost=st.integers(0, 2),
+        arrives=st.booleans(),
+        then=pauses,
+    )
+    def the_broker_is_in_trouble(
+        self, silent: bool, answers: int | None, lost: int, arrives: bool, then: float
+    ) -> None:
         self.up.broker_silent, self.up.answers_per_poll = silent, answers
-
-    @rule(records=st.integers(1, 3), arrives=st.booleans())
-    def the_brokers_word_is_lost(self, records: int, arrives: bool) -> None:
-        self.up.fail_next(UnavailableError("the connection is gone"), records, arrives=arrives)
+        if lost:
+            self.up.fail_next(UnavailableError("the connection is gone"), lost, arrives=arrives)
+        self.up.run(then)
 
     # -- the program --------------------------------------------------------------------------------------------
 
@@ -174,16 +199,12 @@ class Uploading(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.up.run(seconds)
 
-    @rule(moment=st.sampled_from(MOMENTS), nth=st.integers(1, 8), arriving=st.integers(0, 3))
-    def kill_right_before(self, moment: str, nth: int, arriving: int) -> None:
+    @rule(moment=st.sampled_from(MOMENTS), nth=st.integers(1, 8), arriving=st.integers(0, 3), then=pauses)
+    def kill_right_before(self, moment: str, nth: int, arriving: int, then: float) -> None:
         self.up.before(moment, nth, lambda: self.up.kill(arriving))
+        self.up.run(then)
 
-    @rule(arriving=st.integers(0, 3), stream=st.booleans(), temporary=st.booleans())
-    def kill(self, arriving: int, stream: bool, temporary: bool) -> None:
-        self.up.killed(arriving)
-        self.up.stream, self.up.temporary = stream, temporary
-
-    @rule(stream=st.booleans(), temporary=st.booleans())
+    @rule(stream=mostly, temporary=mostly)
     def stop(self, stream: bool, temporary: bool) -> None:
         self.up.stop()
         self.up.stream, self.up.temporary = stream, temporary
@@ -213,26 +234,33 @@ class Uploading(RuleBasedStateMachine):
             self._is_not_half(whole)
         self._nothing_is_sent_twice(consumed)
         if not up.kills and not up.lost_acknowledgements:
-            assert not consumed.open, "a version was never ended"
-            if not consumed.aborted:
-                assert consumed.payload_bytes == sum(len(each.content) for each in consumed.whole)
+            assert not consumed.open or up.unsaid, "a version was never ended"
+            assert all(each.payload_bytes == len(each.content) for each in consumed.whole), "bytes were sent twice"
         up.ledger._db._connection.close()
 
-    def _came_later(self, path: str) -> bool:
-        """The file came, or got its present content, after the files that were there at the first start were noted."""
-        if self.existing:
-            return True
-        noted_at = self.up.first_scan_at if self.hints_went_astray else self.up.first_start_at
-        assert noted_at is not None
-        return self.disk.history[path].changes[-1][0] > noted_at
-
     def _nothing_is_lost(self, consumed: Consumed) -> None:
-        newest = consumed.newest()
-        for path, file in self.disk.files.items():
+        up, newest = self.up, consumed.newest()
+        # Without faithful hints nobody can tell what came while the first scan ran from what was there before.
+        noted = up.at_first_scan if self.hints_went_astray else up.at_first_start
+        assert noted is not None
+        for path, content in self.disk.contents().items():
+            was_there = not self.existing and noted.get(path) == content
             if not Selection().accepts(path):
                 assert path not in newest
-            elif path in newest or self._came_later(path):
-                assert newest.get(path) == file.data, f"{path}: lost"
+            elif (path in newest or not was_there) and newest.get(path) != content:
+                assert self._sent_unknown_and_put_back(path, consumed), f"{path}: lost"
+            if was_there and self.disk.history[path].disturbed_at <= up.first_start:
+                assert path not in newest, f"{path}: it was there before, and was to stay"
+
+    def _sent_unknown_and_put_back(self, path: str, consumed: Consumed) -> bool:
+        """
+        The newest version was sent right before a kill, and then the file before it was put back, mtime and all.
+
+        The ledger, which had no time to learn of the newest, finds what it knows. This cannot be told from nothing
+        having happened, unless every file was written into the ledger, durably, before it is sent.
+        """
+        ended = max(each.ended for each in consumed.whole if each.path == path) if path in consumed.newest() else 0
+        return self.disk.history[path].returned and any(0 <= at - ended <= UNSAVED_SECONDS for at in self.up.kills)
 
     def _is_not_half(self, whole: Whole) -> None:
         stood = self.disk.history[whole.path].stood.get(whole.content)
@@ -261,3 +289,89 @@ class Uploading(RuleBasedStateMachine):
 def test_whatever_happens_nothing_is_lost_half_or_sent_twice():
     """Writers, wrong clocks, lost hints, kills and a silent broker: every file arrives whole, once, in the end."""
     run_state_machine_as_test(Uploading, settings=SETTINGS)
+
+
+class NeverLooksBack(DiskFile):
+    """Weakened: a file that changed while it was read counts as unchanged."""
+
+    def unchanged(self) -> bool:
+        return True
+
+
+class ReadsAnyhow(Disk):
+    """A disk of such files."""
+
+    file_type = NeverLooksBack
+
+
+class SaysNothingOfOverflow(Disk):
+    """Weakened: a watcher that does not say that it lost count."""
+
+    def hints(self) -> Hints:
+        return replace(super().hints(), everything=False)
+
+
+class KnowsNoWriters(Disk):
+    """Weakened: nobody asks who has a file open."""
+
+    def holding(self, paths: Collection[str]) -> frozenset[str] | None:
+        return None
+
+
+class TrustsWhatWasSent(Sending):
+    """Weakened: what was streamed is not read again before the end is sent."""
+
+    def _begin_verifying(self, file: OpenFile, path: str) -> None:
+        sent, hasher = self._position, self._hasher
+        super()._begin_verifying(file, path)
+        file.seek(sent)
+        self._position, self._hasher, self._sent_prefix = sent, hasher, None
+        self.state, self.verified = State.SENDING, True
+
+
+class SaysSentTooEarly(Sending):
+    """Weakened: a version counts as sent once it is queued."""
+
+    def step(self, producer: Producer) -> bool:
+        accepted = super().step(producer)
+        if self.state is State.AWAITING:
+            self.state = State.SENT
+        return accepted
+
+
+class GoesOnUnseen(Sending):
+    """Weakened: after a kill a version goes on although its beginning changed."""
+
+    def _resume_v2(self, parked: Parked, digest: bytes) -> None:
+        super()._resume_v2(replace(parked, prefix_digest=digest), digest)
+
+
+@pytest.mark.parametrize("weakened", [ReadsAnyhow, KnowsNoWriters])
+def test_the_machine_finds_evidence_that_is_not_asked_for(weakened: type[Disk]):
+    """The control: a file that changes while it is read, or that somebody writes, would be sent half."""
+
+    class Weakened(Uploading):
+        disk_type = weakened
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Weakened, settings=CONTROL)
+
+
+def test_the_machine_finds_that_lost_hints_need_scans():
+    """The control: without scans, and without what a watcher says of an overflow, files are lost."""
+
+    class Weakened(Uploading):
+        disk_type = SaysNothingOfOverflow
+        scan_seconds = 1e9
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Weakened, settings=CONTROL)
+
+
+@pytest.mark.parametrize("weakened", [TrustsWhatWasSent, SaysSentTooEarly, GoesOnUnseen])
+def test_the_machine_finds_a_sender_that_takes_a_rule_lightly(weakened: type[Sending], monkeypatch: pytest.MonkeyPatch):
+    """The control: a patched header, a broker that never answered, or a file changed while off, would go unnoticed."""
+    monkeypatch.setattr(sender, "Sending", weakened)
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Uploading, settings=CONTROL)

@@ -7,6 +7,7 @@ judges nothing: that is the test's.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,6 +40,15 @@ BUSY_TURNS = 3_000
 """A program that takes so many turns in one second of its clock is busy for ever."""
 
 
+class WallClock(FakeClock):
+    """A clock whose time of day somebody sets; seconds go on as ever."""
+
+    set_by_ns = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.set_by_ns
+
+
 class SuspendedError(BaseException):
     """The program is left alone between two turns, and goes on later as if nothing had been."""
 
@@ -61,6 +71,7 @@ class Producer(MemoryProducer):
     """A producer in a process that may be killed."""
 
     moment: Moment
+    word_lost: Callable[[], None]
 
     def produce(self, partition: int, key: bytes, value: Buffer, acknowledge: Acknowledge) -> bool:
         self.moment("produce")
@@ -68,7 +79,11 @@ class Producer(MemoryProducer):
 
     def poll(self, seconds: float) -> int:
         self.moment("poll")
-        return super().poll(seconds)
+        failures = len(self._failures)
+        answered = super().poll(seconds)
+        if len(self._failures) < failures:
+            self.word_lost()
+        return answered
 
     def die(self, arriving: int) -> None:
         """The process ends; the first of its queued records reach the topic, and nobody hears of it."""
@@ -106,7 +121,7 @@ class Uploader:
     """A program on a disk, with what outlives it: its ledger and the topic."""
 
     def __init__(self, *, existing: bool, sender: type[Sender] = Sender, disk: type[Disk] = Disk) -> None:
-        self.clock, self.told = FakeClock(), Told()
+        self.clock, self.told = WallClock(), Told()
         self.disk, self.topic = disk(self.clock, self.moment), Topic(self.clock)
         counter = itertools.count(1)
         self.random = lambda size: next(counter).to_bytes(size, "big")
@@ -118,14 +133,16 @@ class Uploader:
         self.answers_per_poll: int | None = None
         self.kills: list[float] = []
         self.lost_acknowledgements: list[float] = []
+        self.unsaid = False
         self._surprises: list[tuple[str, int, Callable[[], object]]] = []
         self._arriving = 0
         self._program: tuple[DirectoryUpload, Control] | None = None
         self._until = self._busy_since = 0.0
         self._turns = 0
-        self.began_at = 0.0
-        self.first_start_at: float | None = None
-        self.first_scan_at: float | None = None
+        self.began_at = self.first_start = 0.0
+        self._at_start: dict[str, bytes] = {}
+        self.at_first_start: dict[str, bytes] | None = None
+        self.at_first_scan: dict[str, bytes] | None = None
         self.sender: Sender
         self.producer: Producer
 
@@ -144,7 +161,6 @@ class Uploader:
         """The broker's word on the next records is an error."""
         if self._program is not None:
             self.producer.fail_next(error, records=records, arrives=arrives)
-            self.lost_acknowledgements.append(self.clock.monotonic())
 
     def calm(self) -> None:
         """Nothing unusual happens any more."""
@@ -180,10 +196,12 @@ class Uploader:
             return
         assert self.clock.monotonic() - began < 11, "it took too long to stop"
         assert not self.disk.open_files, "files are left open"
+        # That a version was given up is not said again by the next start: consumers let it expire.
+        self.unsaid = self.unsaid or self.producer.pending() > 0 or bool(self.sender.parked.outbox)
         self.producer.close()
         self._ended()
 
-    def killed(self, arriving: int) -> None:
+    def killed_now(self, arriving: int) -> None:
         """The process is killed between two turns."""
         if self._program is not None:
             self._arriving = arriving
@@ -204,10 +222,11 @@ class Uploader:
             action()
 
     def _start(self) -> tuple[DirectoryUpload, Control]:
-        self.began_at = self.clock.monotonic()
+        self.began_at, self._at_start = self.clock.monotonic(), self.disk.contents()
         self.ledger.moment, self.ledger.first_scan_ended = self.moment, self._first_scan_ended
         self.producer = Producer(self.topic, clock=self.clock)
         self.producer.moment = self.moment
+        self.producer.word_lost = lambda: self.lost_acknowledgements.append(self.clock.monotonic())
         self.sender = self._sender_type(
             self.producer,
             self.disk,
@@ -251,8 +270,9 @@ class Uploader:
         self._program = None
 
     def _first_scan_ended(self) -> None:
-        if self.first_scan_at is None:
-            self.first_start_at, self.first_scan_at = self.began_at, self.clock.monotonic()
+        if self.at_first_scan is None:
+            self.first_start = self.began_at
+            self.at_first_start, self.at_first_scan = self._at_start, self.disk.contents()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,16 +284,15 @@ class Whole:
     gen: int
     began: float
     ended: float
+    payload_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What a consumer has of a topic: whole versions in order, versions still open, bytes of all payloads."""
+    """What a consumer has of a topic: whole versions in order, and versions that are still open."""
 
     whole: list[Whole]
     open: list[VersionKey]
-    aborted: int
-    payload_bytes: int
 
     def newest(self) -> dict[str, bytes]:
         """What stands under each path at the consumer."""
@@ -285,19 +304,18 @@ def consume(topic: Topic) -> Consumed:
     assembly, contents, began = Assembly(), dict[VersionKey, bytearray](), dict[VersionKey, float]()
     whole: list[Whole] = []
     finished: set[VersionKey] = set()
-    aborted = payload_bytes = 0
+    payload_bytes: Counter[VersionKey] = Counter()
     for at, record in topic.arrivals:
         assert record.value is not None
         chunk = decode_record(record.value)
         key = key_of(chunk)
-        payload_bytes += len(chunk.payload)
+        payload_bytes[key] += len(chunk.payload)
         if key in finished:
             continue
         step = assembly.step(chunk, partition=record.partition, offset=record.offset, timestamp_ms=0)
         assert step.verb is not Verb.REFUSE, step.reason
         if step.verb is Verb.DISCARD:
             finished.add(key)
-            aborted += 1
             continue
         content = contents.setdefault(key, bytearray())
         content[chunk.offset : chunk.offset + len(chunk.payload)] = chunk.payload
@@ -307,5 +325,9 @@ def consume(topic: Topic) -> Consumed:
             assembly.close(key)
             finished.add(key)
             gen = step.version.gen or 0
-            whole.append(Whole(step.version.name or key.path, bytes(content), gen, began[key], at))
-    return Consumed(whole, [version.key for version in assembly.versions()], aborted, payload_bytes)
+            older = [each.key for each in assembly.of_path(key.path) if (each.gen or 0) < gen]
+            for superseded in older:
+                assembly.close(superseded)
+            finished.update(older)
+            whole.append(Whole(step.version.name or key.path, bytes(content), gen, began[key], at, payload_bytes[key]))
+    return Consumed(whole, [version.key for version in assembly.versions()])

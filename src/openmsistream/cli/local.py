@@ -1,7 +1,7 @@
-"""``openmsistream local``: start, stop and look at a real Kafka broker on this computer.
+"""``openmsistream local``: start, stop and look at a real Kafka broker, and an S3 object store, on this computer.
 
-Owns the words and options of these commands. It must not know how the broker is fetched, configured or
-run. Imports stand inside the functions, so that ``openmsistream --help`` answers at once.
+Owns the words and options of these commands. It must not know how either is fetched, configured or run.
+Imports stand inside the functions, so that ``openmsistream --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from openmsistream.local.broker import LocalBroker
-    from openmsistream.local.topics import TopicStatus
+    from openmsistream.local.store import LocalStore
 
 USUAL_PORT = 9092
 USUAL_TOPIC = "files"
+USUAL_S3_PORT = 8333
+USUAL_BUCKET = "files"
 
 _START_HELP = """\
 Start a real Apache Kafka broker on this computer, leave it running, and say what to do next.
 
 The first start fetches Apache Kafka (45 MB) once; after that no network is needed. Only programs on this
-computer can reach the broker. Topics and files on them are kept when it is stopped.
+computer can reach the broker. Topics and files on them are kept when it is stopped. With --s3 an S3 object
+store (SeaweedFS) runs beside it, in the same way; its keys are made for this computer alone.
 """
 _START_EXAMPLES = """\
 examples:
@@ -34,9 +36,11 @@ examples:
      openmsistream local start --topic xrd microscope --partitions 4
   3. A second one, for trying things out:
      openmsistream local start --folder trial-broker --port 9192
+  4. With an S3 object store beside it, which has a bucket called scans:
+     openmsistream local start --s3 --bucket scans
 """
 _STATUS_EXAMPLES = """\
-exit code: 0 when it runs, 1 when it does not
+exit code: 0 when the broker runs, and the object store too if it was started; else 1
 
 examples:
   1. See topics and how much is on them:
@@ -61,8 +65,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """
     local = subparsers.add_parser(
         "local",
-        help="a real Kafka broker on this computer, for trying things out",
-        description="A real Kafka broker on this computer: start it, stop it, see what is on it.",
+        help="a real Kafka broker, and an S3 store, on this computer, for trying things out",
+        description="A real Kafka broker on this computer, and an S3 object store if you want one:"
+        " start them, stop them, see what is on them.",
     )
     commands = local.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -83,7 +88,22 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     begin.add_argument("--partitions", type=int, default=1, metavar="N", help="for topics that are made (default: 1)")
 
-    _command(commands, "stop", _stop, "stop it; its data is kept", _STOP_EXAMPLES)
+    begin.add_argument("--s3", action="store_true", help="start an S3 object store too")
+    begin.add_argument(
+        "--s3-port",
+        type=int,
+        metavar="N",
+        help=f"where it listens, on 127.0.0.1 (default: as last time, else {USUAL_S3_PORT} if free; 0: any free port)",
+    )
+    begin.add_argument(
+        "--bucket",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help=f"buckets to make when they are not there (default: {USUAL_BUCKET} when there is none); means --s3",
+    )
+
+    _command(commands, "stop", _stop, "stop it, and the object store; their data is kept", _STOP_EXAMPLES)
 
     status = _command(commands, "status", _status, "whether it runs, and what is on it", _STATUS_EXAMPLES)
     status.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
@@ -117,36 +137,79 @@ def _command(
 def _start(namespace: argparse.Namespace) -> int:
     from openmsistream.local import ports  # noqa: PLC0415
     from openmsistream.local.broker import LocalBroker  # noqa: PLC0415
-    from openmsistream.local.place import write_config  # noqa: PLC0415
+    from openmsistream.local.buckets import check_bucket_name  # noqa: PLC0415
+    from openmsistream.local.place import store_folder, write_config  # noqa: PLC0415
     from openmsistream.local.state import read_state  # noqa: PLC0415
+    from openmsistream.local.store import LocalStore  # noqa: PLC0415
     from openmsistream.local.topics import create_topic, topic_statuses  # noqa: PLC0415
 
     folder = _folder(namespace)
     port: int | None = namespace.port
     if port is None and read_state(folder) is None and ports.is_free(USUAL_PORT):
         port = USUAL_PORT
-    # Somebody who names a topic wants to use it: a broker that runs already only has to make it.
-    running = LocalBroker.find(folder) if namespace.topic and port is None else None
-    broker = running or LocalBroker.start(folder, port=port, outlive=True, say=_say)
+    for name in namespace.bucket or []:
+        check_bucket_name(name)
+    found = LocalStore.find(store_folder(folder))
+    wants_store = bool(namespace.s3 or namespace.bucket or namespace.s3_port is not None)
+    # Somebody who names a topic or a bucket, or wants a store beside the broker, wants to use the broker that
+    # runs already.
+    adds = bool(namespace.topic or namespace.bucket or (wants_store and found is None))
+    running = LocalBroker.find(folder) if adds and namespace.port is None else None
+    store, broker = found, running
     try:
+        if wants_store and store is None:
+            store = _start_store(store_folder(folder), namespace.s3_port)
+        broker = broker or LocalBroker.start(folder, port=port, outlive=True, say=_say)
         wanted: list[str] = namespace.topic or []
         if not wanted and not topic_statuses(broker.bootstrap, broker.data_folder):
             wanted = [USUAL_TOPIC]
         for name in wanted:
             create_topic(broker.bootstrap, name, partitions=namespace.partitions)
-        config = write_config(folder, broker.bootstrap)
         topics = topic_statuses(broker.bootstrap, broker.data_folder)
+        if store is not None and wants_store:
+            _make_buckets(store, namespace.bucket or [])
+        config = write_config(folder, broker.bootstrap, None if store is None else store.access)
     except BaseException:
-        if running is None:
-            broker.stop()  # the command failed: nothing may stay that it did not tell of
+        # The command failed: nothing may stay that it did not tell of.
+        if broker is not None and running is None:
+            broker.stop()
+        if store is not None and found is None:
+            store.stop()
         raise
     print(f"A Kafka broker runs at {broker.bootstrap} (process {broker.pid}).")
     print(f"  data    {broker.folder}  (kept when it is stopped)")
     print(f"  config  {config}")
     for topic in topics:
         print(f"  topic   {topic.name}  ({_count(topic.partitions, 'partition')})")
+    if store is not None:
+        _print_store(store)
     print(_next_steps(config, wanted[0] if wanted else topics[0].name, namespace.folder))
     return 0
+
+
+def _start_store(folder: Path, port: int | None) -> LocalStore:
+    from openmsistream.local import ports  # noqa: PLC0415
+    from openmsistream.local.store import LocalStore  # noqa: PLC0415
+    from openmsistream.local.store_state import read_store_state  # noqa: PLC0415
+
+    if port is None and read_store_state(folder) is None and ports.is_free(USUAL_S3_PORT):
+        port = USUAL_S3_PORT
+    return LocalStore.start(folder, port=port, outlive=True)
+
+
+def _make_buckets(store: LocalStore, wanted: list[str]) -> None:
+    for name in wanted or ([] if store.bucket_names() else [USUAL_BUCKET]):
+        store.create_bucket(name)
+
+
+def _print_store(store: LocalStore) -> None:
+    print(f"\nAn S3 object store runs at {store.endpoint} (process {store.pid}).")
+    print(f"  data    {store.folder}  (kept when it is stopped)")
+    for name in store.bucket_names():
+        print(f"  bucket  {name}")
+    print("  its address and keys, as environment variables (the config file has them too):")
+    for name, value in store.access.environment().items():
+        print(f"     {'set' if sys.platform == 'win32' else 'export'} {name}={value}")
 
 
 def _next_steps(config: Path, topic: str, folder: Path | None) -> str:
@@ -167,11 +230,19 @@ Next steps:
 
 def _stop(namespace: argparse.Namespace) -> int:
     from openmsistream.local.broker import LocalBroker  # noqa: PLC0415
+    from openmsistream.local.place import store_folder  # noqa: PLC0415
+    from openmsistream.local.store import LocalStore  # noqa: PLC0415
 
     folder = _folder(namespace)
     broker = LocalBroker.find(folder)
+    store = LocalStore.find(store_folder(folder))
+    if store is not None:
+        address, pid = store.endpoint, store.pid
+        store.stop()
+        print(f"The object store at {address} (process {pid}) has stopped. Its data is kept in {store.folder}.")
     if broker is None:
-        print(f"No broker runs on {folder}.")
+        if store is None:
+            print(f"No broker runs on {folder}.")
         return 0
     address, pid = broker.bootstrap, broker.pid
     broker.stop()
@@ -180,62 +251,10 @@ def _stop(namespace: argparse.Namespace) -> int:
 
 
 def _status(namespace: argparse.Namespace) -> int:
-    from openmsistream.local.broker import LocalBroker  # noqa: PLC0415
-    from openmsistream.local.place import CONFIG_FILE  # noqa: PLC0415
-    from openmsistream.local.state import how_it_ended  # noqa: PLC0415
-    from openmsistream.local.topics import topic_statuses  # noqa: PLC0415
+    from openmsistream.cli.local_status import show_status  # noqa: PLC0415
 
     folder = _folder(namespace)
-    broker = LocalBroker.find(folder)
-    answers = broker is not None and broker.is_ready(5)
-    topics: list[TopicStatus] = []
-    if broker is not None and answers:
-        topics = topic_statuses(broker.bootstrap, broker.data_folder)
-    ended = "" if broker is not None else how_it_ended(folder)
-    if namespace.json:
-        _print_json(folder, broker, answers, topics, ended)
-    elif broker is None:
-        print(f"Not running: {ended}")
-        print(f"  data    {folder}")
-        print(f"  start   {_pasted('local', 'start', *_where(namespace.folder))}")
-    else:
-        print(f"Running at {broker.bootstrap} (process {broker.pid}).")
-        print(f"  data    {broker.folder}")
-        print(f"  config  {folder / CONFIG_FILE}")
-        print(f"  log     {broker.log_file}")
-        if answers:
-            _print_topics(topics)
-        else:
-            print("  It does not answer: it may be starting, frozen or out of memory. See its log.")
-    return 0 if answers else 1
-
-
-def _print_topics(topics: list[TopicStatus]) -> None:
-    if not topics:
-        print("  no topics")
-        return
-    rows = [("topic", "partitions", "messages", "size")]
-    rows += [(one.name, str(one.partitions), str(one.messages), _size(one.size_bytes)) for one in topics]
-    width = max(len(row[0]) for row in rows)
-    print()
-    for name, partitions, messages, size in rows:
-        print(f"  {name:<{width}}  {partitions:>10}  {messages:>10}  {size:>10}")
-
-
-def _print_json(folder: Path, broker: LocalBroker | None, answers: bool, topics: list[TopicStatus], ended: str) -> None:
-    import json  # noqa: PLC0415
-    from dataclasses import asdict  # noqa: PLC0415
-
-    values = {
-        "running": broker is not None,
-        "answers": answers,
-        "bootstrap": None if broker is None else broker.bootstrap,
-        "pid": None if broker is None else broker.pid,
-        "folder": str(folder),
-        "ended": ended,
-        "topics": [asdict(one) for one in topics],
-    }
-    print(json.dumps(values, indent=2))
+    return show_status(folder, as_json=namespace.json, start=_pasted("local", "start", *_where(namespace.folder)))
 
 
 def _folder(namespace: argparse.Namespace) -> Path:
@@ -264,12 +283,3 @@ def _pasted(*words: str) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else "s")
-
-
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from openmsistream import __version__
-from openmsistream.cli import demo, exit_codes, local, status, why
+from openmsistream.cli import demo, exit_codes, local, quarantine, status, verify, why
 from openmsistream.cli.arguments import Parser, add_options
 from openmsistream.cli.printable import printable
 from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program.set_defaults(run=lambda namespace, model=model: _run_program(model, namespace))
     status.register(commands)
     why.register(commands)
+    verify.register(commands)
+    quarantine.register(commands)
     local.register(commands)
     demo.register(commands)
     namespace = parser.parse_args(arguments)

@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from openmsistream.config.delivering import Command, Mode, Owner
 from openmsistream.config.kinds import (
     Choice,
     Duration,
@@ -34,6 +35,7 @@ from openmsistream.errors import ConfigError
 # librdkafka's highest message.max.bytes less what a record holds besides the payload.
 _MAX_CHUNK_BYTES = 1_000_000_000 - 32_768
 _WEEK_SECONDS = 604_800
+_YEAR_SECONDS = 366 * 86_400
 _DEFAULT_TOPIC = "test"
 _DEFAULT_GROUP = "create_new"
 
@@ -336,6 +338,68 @@ class DownloadOptions(StreamOptions, CommonOptions):
         group=_FILES,
         unset="all files",
     )
+    expire_after: float = _option(
+        float(_WEEK_SECONDS),
+        Duration(_YEAR_SECONDS),
+        "wait no longer for the rest of a file when nothing of it came for so long, and say so; none: wait for ever",
+        group=_FILES,
+    )
+    include: tuple[str, ...] | None = _option(
+        None,
+        Patterns(),
+        "write only files that match, as in a .gitignore: *.h5, raw/**, !test*; may be repeated",
+        group=_FILES,
+        unset="all files",
+    )
+    exclude: tuple[str, ...] | None = _option(
+        None,
+        Patterns(),
+        "never write files that match, as in a .gitignore; may be repeated",
+        group=_FILES,
+        unset="none",
+    )
+    on_existing: str = _option(
+        "replace",
+        Choice(("replace", "keep-both", "never")),
+        "when a file of that name is there, whoever wrote it. replace: the newer version takes its place; keep-both: "
+        "it is written beside it, as scan~20260131-174501-9f3c2e51.csv; never: it goes to quarantine",
+        group=_FILES,
+    )
+    names: str = _option(
+        "auto",
+        Choice(("auto", "keep", "map", "refuse")),
+        "names that Windows cannot have, as 12:30.csv. keep: as they are; map: as 12%3A30.csv; refuse: into "
+        "quarantine; auto: map on Windows, else keep",
+        group=_FILES,
+    )
+    keep_mtime: bool = _option(
+        False, Switch(), "give files the time of modification that they have at their sender's", group=_FILES
+    )
+    file_mode: int | None = _option(
+        None, Mode(), "permissions of the files, as 640", group=_FILES, unset="as the umask says"
+    )
+    folder_mode: int | None = _option(
+        None,
+        Mode(least=0o300),
+        "permissions of the folders that are made for them, as 750",
+        group=_FILES,
+        unset="as the umask says",
+    )
+    owner: str | None = _option(
+        None, Owner(), "owner of files and folders, as lab, lab:xrd or :xrd", group=_FILES, unset="who runs this"
+    )
+    on_delivered: str | None = _option(
+        None,
+        Command(),
+        "command to run for each file that was written, without a shell; {path}, {name}, {size} and {digest} stand "
+        "for the file's",
+        group=_RUN,
+        unset="none",
+    )
+    on_delivered_seconds: float = _option(
+        60.0, Number(0.1, _WEEK_SECONDS), "end that command when it takes longer", group=_RUN
+    )
+    on_delivered_tries: int = _option(3, Whole(1, 100), "how often that command is tried when it fails", group=_RUN)
     until_idle: float | None = _option(
         None,
         Number(0.1, _WEEK_SECONDS),

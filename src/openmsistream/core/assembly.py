@@ -36,6 +36,7 @@ class OpenVersion:
         first_offsets: For each partition: the offset of its first record there. They hold the watermark.
         timestamp_ms: The latest broker timestamp of its records.
         name: The path to deliver it under, when that differs from the one it was announced under.
+        seen_ms: When its latest record came, in the topic's time: it does not go back when a sender's clock does.
     """
 
     key: VersionKey
@@ -51,6 +52,7 @@ class OpenVersion:
     name: str | None = None
     append: str = ""
     total: int | None = None
+    seen_ms: int = 0
 
     @property
     def complete(self) -> bool:
@@ -108,6 +110,10 @@ class Assembly:
         """For each version open in a partition: the offset of its first record there."""
         return (v.first_offsets[partition] for v in self._open.values() if partition in v.first_offsets)
 
+    def open_in(self, partition: int) -> Iterable[OpenVersion]:
+        """The versions open in a partition."""
+        return (version for version in self._open.values() if partition in version.first_offsets)
+
     def restore(self, version: OpenVersion) -> None:
         """Go on with a version that the ledger remembers."""
         self._open[version.key] = version
@@ -121,9 +127,16 @@ class Assembly:
             if not keys:
                 del self._of_path[key.path]
 
-    def step(self, chunk: Chunk, *, partition: int, offset: int, timestamp_ms: int) -> Step:
+    def step(self, chunk: Chunk, *, partition: int, offset: int, timestamp_ms: int, seen_ms: int = 0) -> Step:
         """
         Take in one chunk, which was read at ``offset`` of ``partition``.
+
+        Args:
+            chunk: The chunk.
+            partition: Its record's.
+            offset: Its record's.
+            timestamp_ms: Its record's.
+            seen_ms: The topic's time when it came, where that is known to be later.
 
         Returns:
             What to do. A chunk that is refused leaves the state as it was.
@@ -143,6 +156,7 @@ class Assembly:
         if is_new:
             self.restore(version)
         self._learn(version, chunk, partition, offset, timestamp_ms)
+        version.seen_ms = max(version.seen_ms, timestamp_ms, seen_ms)
         if chunk.alive:
             return Step(Verb.NOTHING, version)
         if chunk.payload and version.received.covers(chunk.offset, stop):

@@ -156,12 +156,19 @@ class FileFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileDelivered(Event):
-    """A file stands whole and verified under its final name."""
+    """
+    A file stands whole and verified under its final name.
+
+    Attributes:
+        path: Its relative path, as its sender has it.
+        file: Where it stands, in full: its name may be another one there. Empty when the sink does not tell.
+    """
 
     path: str
     size: int
     seconds: float
     digest: str
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,26 @@ class FileSuperseded(Event):
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileExpired(Event):
+    """
+    A file is not waited for any more: no record of it came for long, or it was not whole for too long after that.
+
+    Attributes:
+        received: Bytes that came.
+        size: Its whole size; None when nobody said it.
+        age_seconds: Time since its last record.
+        kept: What came of it is kept, and goes on should more come; False: it was discarded.
+    """
+
+    path: str
+    received: int
+    size: int | None
+    age_seconds: float
+    reason: str
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +237,13 @@ class StorageBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class Gap(Event):
-    """Records were removed from the topic before they were read here."""
+    """Records were removed from the topic before they were read here; ``files`` were open and may lack them."""
 
     topic: str
     partition: int
     first: int
     last: int
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

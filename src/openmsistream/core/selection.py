@@ -75,14 +75,18 @@ class Selection:
         self._download = False
 
     @classmethod
-    def for_download(cls, regex: str | None = None) -> Self:
+    def for_download(
+        cls, regex: str | None = None, *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
+    ) -> Self:
         """
-        Return the rule for the files of a topic: the regular expression alone decides, None takes all.
+        Return the rule for the files of a topic: what is given counts together, None takes all.
+
+        A file that was streamed under a temporary name is to be judged by its final one.
 
         Raises:
-            ConfigError: The regular expression does not compile; the text says where.
+            ConfigError: The regular expression does not compile, or a line is no pattern; the text says where.
         """
-        selection = cls()
+        selection = cls(include=include, exclude=exclude)
         selection._pattern = None if regex is None else _compiled(regex)
         selection._download = True
         return selection

@@ -1,6 +1,6 @@
-"""Where the user's own local broker lives, and the config file that leads programs to it.
+"""Where the user's own local broker and object store live, and the config file that leads programs to them.
 
-Knows folders and the text of that file; it starts nothing and talks to no broker.
+Knows folders and the text of that file; it starts nothing and talks to neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 
 from platformdirs import user_data_dir
 
-from openmsistream.errors import StorageError
+from openmsistream.local.buckets import Access
+from openmsistream.local.state import storage_errors
+from openmsistream.local.weed import write_private
 
 CONFIG_FILE = "local.config"
 
@@ -32,6 +34,15 @@ bootstrap.servers = {bootstrap}
 auto.offset.reset = earliest
 """
 
+_STORE_TEXT = """
+# For programs that deliver to the object store on this computer: where it is, and its keys.
+[s3]
+endpoint_url = {access.endpoint}
+access_key_id = {access.access_key}
+secret_key_id = {access.secret_key}
+region = {access.region}
+"""
+
 
 def default_folder() -> Path:
     """Say where the local broker keeps everything: ``OPENMSISTREAM_LOCAL_DIR``, or the user's data folder."""
@@ -39,18 +50,30 @@ def default_folder() -> Path:
     return (Path(chosen) if chosen else Path(user_data_dir("openmsistream")) / "local-broker").absolute()
 
 
-def write_config(folder: Path, bootstrap: str) -> Path:
+def store_folder(folder: Path) -> Path:
+    """Say where the object store that belongs to a broker's folder keeps everything."""
+    return folder / "store"
+
+
+def write_config(folder: Path, bootstrap: str, store: Access | None = None) -> Path:
     """
     Write the config file for programs into the broker's folder and return its path.
+
+    Args:
+        folder: The broker's folder.
+        bootstrap: The broker's address.
+        store: The object store that runs beside it. Its keys are in the file then, and nobody else may read it.
 
     Raises:
         StorageError: The folder refused it.
     """
     path = folder / CONFIG_FILE
-    try:
-        path.write_text(_TEXT.format(bootstrap=bootstrap), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}", hint="use a --folder that you may write to") from error
+    text = _TEXT.format(bootstrap=bootstrap)
+    with storage_errors(path):
+        if store is None:
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_private(path, text + _STORE_TEXT.format(access=store))
     return path
 
 

@@ -10,7 +10,7 @@ import random
 import socket
 import sys
 
-from openmsistream.errors import UnavailableError
+from openmsistream.errors import ConfigError, UnavailableError
 
 LOOPBACK = "127.0.0.1"
 
@@ -51,3 +51,19 @@ def free_port(*, avoid: frozenset[int] = frozenset()) -> int:
     raise UnavailableError(
         f"found no free port from {_FIRST} to {_LAST} on {LOOPBACK}", hint="end programs that listen there"
     )
+
+
+def require_free(port: int) -> None:
+    """
+    Return when a server could listen on this port.
+
+    Raises:
+        ConfigError: The number is no port, or another program listens there.
+    """
+    if not 0 < port < 65_536:
+        raise ConfigError(f"port {port} is not from 1 to 65535", hint="e.g. 9092, or leave it out")
+    if not is_free(port):
+        raise ConfigError(
+            f"port {port} on {LOOPBACK} is taken by another program",
+            hint="end that program, or choose another port (0: any free one)",
+        )

@@ -116,15 +116,22 @@ def launch(command: Sequence[str], *, folder: Path, log_file: Path, environment:
     return ProcessId(child.pid, began(child.pid) or "ended at once")
 
 
-def guard(guarded: ProcessId) -> subprocess.Popen[bytes]:
+def guard(
+    guarded: ProcessId, *, seconds: float = _GUARD_SECONDS, leftovers: Sequence[Path] = ()
+) -> subprocess.Popen[bytes]:
     """
     Tie a process to this program: it is ended when this program is no more, also after ``kill -9``.
+
+    Args:
+        guarded: The process.
+        seconds: How long it may take to end when it is asked to; then it is killed.
+        leftovers: Files it leaves behind when it is killed, to be removed afterwards.
 
     Returns:
         The small program that watches; close its ``stdin`` and wait for it when it is not needed.
     """
     return subprocess.Popen(
-        [sys.executable, "-c", _GUARD, str(guarded.pid), guarded.began],
+        [sys.executable, "-c", _GUARD, str(guarded.pid), guarded.began, str(seconds), *map(str, leftovers)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -133,14 +140,17 @@ def guard(guarded: ProcessId) -> subprocess.Popen[bytes]:
     )
 
 
-def end_with_pipe(pid: str, began_at: str) -> None:
-    """Wait until standard input closes, then end the process: what a guard does."""
+def end_with_pipe(pid: str, began_at: str, seconds: str, *leftovers: str) -> None:
+    """Wait until standard input closes, then end the process and remove what it left: what a guard does."""
     sys.stdin.buffer.read()
     guarded = ProcessId(int(pid), began_at)
     guarded.terminate()
     guarded.thaw()
-    if not guarded.wait(_GUARD_SECONDS):
+    if not guarded.wait(float(seconds)):
         guarded.kill()
+        guarded.wait(_GUARD_SECONDS)
+    for path in leftovers:
+        Path(path).unlink(missing_ok=True)
 
 
 def began(pid: int) -> str | None:

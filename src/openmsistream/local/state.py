@@ -9,15 +9,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError, UnavailableError
 from openmsistream.local.process import ProcessId
 
 STATE_FILE = "broker.json"
 LOG_FILE = "broker.log"
+# How long a second `start` in the same folder waits for the first one to finish.
+START_LOCK_SECONDS = 90.0
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +123,38 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise StorageError(
             f"{folder}: {error.strerror or error}", hint="use a --folder that you may write to"
         ) from error
+
+
+@contextlib.contextmanager
+def start_lock(folder: Path, what: str) -> Iterator[None]:
+    """
+    Hold the right to start ``what`` (``a broker``) on this folder, which is made when it is missing.
+
+    Raises:
+        StorageError: The folder cannot be written.
+        UnavailableError: Another program has held the right for 90 s.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "start.lock", timeout=START_LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UnavailableError(
+                f"another program has been starting {what} on {folder} for {START_LOCK_SECONDS:.0f} s",
+                hint="end that program, or use another --folder",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_space(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raise StorageError when the folder's disk has less room than ``what`` (``the broker``) needs to start."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise StorageError(
+            f"{folder}: the disk is full: {free // _MIB} MiB free, {what} needs {needed_bytes // _MIB} MiB",
+            hint="free space there, or use another --folder",
+        )

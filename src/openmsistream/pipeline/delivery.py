@@ -6,9 +6,11 @@ ledger, in this order; its caller then commits the watermark. Knows sink and led
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from openmsistream.core.assembly import OpenVersion
 from openmsistream.core.chunk import Chunk, HashName
@@ -16,10 +18,17 @@ from openmsistream.core.events import FileDelivered, FileFailed, FileSuperseded,
 from openmsistream.core.versions import VersionKey, is_conflict, is_newer
 from openmsistream.core.wire.v1 import delivered_name
 from openmsistream.errors import OpenMSIStreamError, StorageError
-from openmsistream.pipeline.patience import UntilStored
+from openmsistream.pipeline.beside import Beside
+from openmsistream.pipeline.expiry import Expiry
+from openmsistream.pipeline.patience import TakenAwayError, UntilStored
 from openmsistream.pipeline.runner import Totals
 from openmsistream.pipeline.verifying import Verifier
 from openmsistream.ports import Barrier, Clock, Delivered, DownloadLedger, Events, Publication, Record, Sink
+
+LONG_BYTES = 64 * 1024 * 1024
+"""Reading so many bytes back may take long on a slow disk; fewer are not worth a thread."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,15 @@ class Delivery:
         clock: Clock,
         events: Events,
         until_stored: UntilStored,
+        beside: Beside,
         settings: BarrierSettings,
         doubtful: Mapping[int, int],
+        expiry: Expiry,
+        totals: Totals,
     ) -> None:
         self._topic, self._sink, self._ledger, self._clock = topic, sink, ledger, clock
-        self._events, self._until_stored, self._settings, self._doubtful = events, until_stored, settings, doubtful
+        self._events, self._until_stored, self._beside = events, until_stored, beside
+        self._settings, self._doubtful, self._expiry = settings, doubtful, expiry
         self._verifier = Verifier(sink)
         self._pending: dict[VersionKey, tuple[OpenVersion, Publication]] = {}
         self._pending_paths: dict[str, VersionKey] = {}
@@ -62,25 +75,31 @@ class Delivery:
         self._finished: dict[VersionKey, None] = {}
         self._dirty: set[VersionKey] = set()
         self._started_at: dict[VersionKey, float] = {}
-        self.totals = Totals()
+        self.totals = totals
 
     @property
     def pending(self) -> int:
         """How many whole files wait for the next barrier."""
         return len(self._pending)
 
+    @property
+    def clean(self) -> bool:
+        """True when everything that was received and finished is durable and in the ledger."""
+        return not (self._pending or self._dirty or self._finished or self._same)
+
     def waits(self, key: VersionKey) -> bool:
         """True when the version is whole and waits for the next barrier."""
         return key in self._pending
 
-    def ends(self, key: VersionKey) -> bool:
-        """True when the version was finished, in whatever way, since the last barrier."""
-        return key in self._pending or key in self._finished
+    @property
+    def waiting(self) -> Collection[VersionKey]:
+        """The versions that are whole and wait for the next barrier."""
+        return self._pending.keys()
 
     @property
-    def ended(self) -> Iterable[VersionKey]:
-        """The versions that were finished since the last barrier."""
-        return [*self._pending, *self._finished]
+    def ended(self) -> Collection[VersionKey]:
+        """The versions that were finished since the last barrier, in whatever way."""
+        return {**self._pending, **self._finished}.keys()
 
     def due(self, now: float, *, idle: bool) -> bool:
         """True when finished files should wait no longer."""
@@ -95,7 +114,7 @@ class Delivery:
     def is_finished(self, key: VersionKey, chunk: Chunk, path: str) -> bool:
         """True when a chunk belongs to a version that was dealt with before."""
         if chunk.hash_name is HashName.BLAKE3:
-            return self.ends(key) or self._ledger.is_finished(key)
+            return key in self._pending or key in self._finished or self._ledger.is_finished(key)
         # v1 has no id: the same content may come again after another, and is a new version then.
         current = self.newest_known(path)
         if current is None:
@@ -124,7 +143,7 @@ class Delivery:
         """
         key, path, size = version.key, final_path(version), version.size or 0
         self._dirty.discard(key)
-        if not self._until_stored(lambda: self._verifier.agrees(version)):
+        if not self._slowly(lambda: self._verifier.agrees(version), size):
             self._refuse(version, path, record)
             return False
         delivered = Delivered(key, path, size, version.digest or b"", version.order)
@@ -132,9 +151,11 @@ class Delivery:
         if current is not None and not is_newer(version.order, current.order):
             self.supersede(version, "a newer version is there already")
             return False
-        if self._was_published(version, delivered):
+        if self._stands_already(version, delivered, known=current is not None):
             self._same[path] = delivered
-            self.supersede(version, "it was delivered just before the program was killed")
+            self.supersede(
+                version, "it is there already, as delivered before the program was killed or the ledger lost"
+            )
             return True
         if current is not None and is_conflict(version.order, current.order):
             self._events(Note(f"{path}: two uploaders send this path; the later one is kept"))
@@ -144,7 +165,8 @@ class Delivery:
             return True
         if not self._pending:
             self._pending_since = self._clock.monotonic()
-        self._pending[key] = (version, Publication(key, path, size, version.mtime_ns))
+        digest, hash_name = version.digest or b"", version.hash_name
+        self._pending[key] = (version, Publication(key, path, size, version.mtime_ns, digest, hash_name))
         self._pending_paths[path] = key
         self._pending_bytes += size
         return True
@@ -159,6 +181,10 @@ class Delivery:
         with suppress(StorageError):
             self._sink.discard(key)
         self._end(key)
+
+    def discard(self, key: VersionKey) -> None:
+        """Forget the bytes of a version that may still come again."""
+        self._until_stored(lambda: self._sink.discard(key))
 
     def give_up(self, key: VersionKey) -> None:
         """Forget the version's bytes, and remember never to take it up again."""
@@ -176,19 +202,49 @@ class Delivery:
         self._verifier.forget(key)
         self._dirty.discard(key)
 
-    def barrier(self, positions: Mapping[int, int], open_versions: Callable[[], Iterable[OpenVersion]]) -> None:
+    def let_go(self, partitions: AbstractSet[int]) -> None:
+        """What is whole and has no name yet gets it where these partitions are now: their records are read there."""
+        gone = [key for key, (version, _) in self._pending.items() if version.first_offsets.keys() <= partitions]
+        for key in gone:
+            _, publication = self._pending.pop(key)
+            self._pending_bytes -= publication.size
+            if self._pending_paths.get(publication.path) == key:
+                del self._pending_paths[publication.path]
+            self._started_at.pop(key, None)
+            self.lay_aside(key)
+
+    def expire(self, version: OpenVersion) -> None:
+        """The version is not waited for any more: the next barrier makes sure of what is kept of it."""
+        self._verifier.forget(version.key)
+        self._started_at.pop(version.key, None)
+        self._expiry.keep(version)
+
+    def barrier(
+        self,
+        positions: Mapping[int, int],
+        open_versions: Callable[[], Iterable[OpenVersion]],
+        *,
+        patient: bool = True,
+    ) -> None:
         """
         Make everything finished visible, and everything received durable.
 
-        Both arguments are looked at anew with each try: partitions may go away while it waits for room.
+        Args:
+            positions: For the ledger; looked at anew with each try, as partitions may go away meanwhile.
+            open_versions: The same.
+            patient: Wait while the destination refuses; otherwise StorageError.
         """
-        delivered = self._until_stored(lambda: self._publish(positions, list(open_versions())))
+
+        def publish() -> list[Delivered]:
+            return self._publish(positions, list(open_versions()))
+
+        delivered = self._until_stored(lambda: self._beside(publish)) if patient else publish()
         now = self._clock.monotonic()
         for done in delivered:
             self.totals.files += 1
             self.totals.total_bytes += done.size
             seconds = now - self._started_at.pop(done.key, now)
-            self._events(FileDelivered(done.path, done.size, seconds, done.digest.hex()))
+            self._events(FileDelivered(done.path, done.size, seconds, done.digest.hex(), self._sink.where(done.key)))
 
     def _publish(self, positions: Mapping[int, int], open_versions: list[OpenVersion]) -> list[Delivered]:
         self._sink.sync([*self._pending, *self._dirty])
@@ -206,8 +262,11 @@ class Delivery:
                 delivered=[*self._same.values(), *delivered],
                 finished=list(self._finished),
                 open=open_versions,
+                expired=list(self._expiry.added.values()),
+                revived=list(self._expiry.removed),
             )
         )
+        self._expiry.written()
         self._pending.clear()
         self._pending_paths.clear()
         self._pending_bytes = 0
@@ -226,14 +285,23 @@ class Delivery:
         self.totals.failed += 1
         self._events(FileFailed(publication.path, error.message, retry=False, hint=error.hint))
 
-    def _was_published(self, version: OpenVersion, delivered: Delivered) -> bool:
-        """True when a kill came between giving the file its name and writing the ledger."""
-        if all(first >= self._doubtful.get(p, 0) for p, first in version.first_offsets.items()):
+    def _stands_already(self, version: OpenVersion, delivered: Delivered, *, known: bool) -> bool:
+        """True when a kill came between giving the file its name and writing the ledger, or the ledger was lost."""
+        if known and all(first >= self._doubtful.get(p, 0) for p, first in version.first_offsets.items()):
             return False
         if delivered.path in self._pending_paths:
             return False  # what is there now is replaced at the next barrier
         path, size, digest = delivered.path, delivered.size, delivered.digest
-        return self._until_stored(lambda: self._sink.holds(path, size, version.hash_name, digest))
+        return self._slowly(lambda: self._sink.holds(path, size, version.hash_name, digest), size)
+
+    def _slowly(self, action: Callable[[], Result], size: int) -> Result:
+        """Do what reads ``size`` bytes back; TakenAwayError when the partition of the record went meanwhile."""
+        if size < LONG_BYTES:
+            return self._until_stored(action)
+        result = self._until_stored(lambda: self._beside(action))
+        if self._until_stored.taken_away is not None and self._until_stored.taken_away():
+            raise TakenAwayError
+        return result
 
     def newest_known(self, path: str) -> Delivered | None:
         """The newest version of a path: delivered, or waiting for the barrier."""

@@ -1,8 +1,9 @@
 """The download flow, top to bottom: read a record, decode it, check its path, put the file together, deliver it.
 
 One loop on one thread. Whole files become visible, and offsets are committed, only at a *barrier*: bytes synced,
-names given, folders synced, ledger written (``delivery.py``), watermark committed, in this order, so that a kill at
-any point loses nothing and shows nothing half. Knows the core and the ports, and no library.
+names given, folders synced, ledger written (``delivery.py``), the watermark committed with what is open there
+(``partitions.py``), in this order, so that a kill at any point loses nothing and shows nothing half. Knows the core
+and the ports, and no library.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from openmsistream.core.assembly import Assembly, OpenVersion, Verb
-from openmsistream.core.chunk import Chunk
-from openmsistream.core.events import Alive, FileProgress, FileStarted, FileSuperseded, ProgramStopped, Status
-from openmsistream.core.paths import check_relative
+from openmsistream.core.chunk import Chunk, HashName
+from openmsistream.core.events import Alive, FileProgress, FileStarted, FileSuperseded, Note, ProgramStopped, Status
+from openmsistream.core.names import Naming
 from openmsistream.core.selection import Selection
 from openmsistream.core.versions import VersionKey, is_newer, key_of
 from openmsistream.core.watermark import watermark
 from openmsistream.core.wire.recognise import decode_record
 from openmsistream.core.wire.v1 import delivered_name
 from openmsistream.errors import OpenMSIStreamError, ProtocolError, UnavailableError
-from openmsistream.pipeline.delivery import BarrierSettings, Delivery
+from openmsistream.pipeline.beside import Beside
+from openmsistream.pipeline.delivery import BarrierSettings, Delivery, final_path
+from openmsistream.pipeline.expiry import Expiry, ExpirySettings
 from openmsistream.pipeline.partitions import Partitions
 from openmsistream.pipeline.patience import TakenAwayError, UntilStored
 from openmsistream.pipeline.runner import Control, Every, Totals
+from openmsistream.pipeline.spread import Spread
 from openmsistream.ports import Clock, Consumer, DownloadLedger, Events, Record, Sink
 
 POLL_SECONDS = 0.05
@@ -38,21 +42,30 @@ class DownloadSettings:
 
     Attributes:
         barrier: When finished files are made visible.
+        expiry: How long to wait for the rest of a file.
         checkpoint_seconds: With nothing finished: how often positions and partial files are made durable.
         until_idle_seconds: End when no record came for so long; None: run until stopped.
-        windows_names: Refuse names that Windows cannot have.
+        naming: Which names the destination can have.
         alive_seconds: Time between signs of life; below 0: none.
+        topic_id: Identity of cluster and topic: what was committed of another topic of that name does not count.
     """
 
     barrier: BarrierSettings = field(default_factory=BarrierSettings)
+    expiry: ExpirySettings = field(default_factory=ExpirySettings)
     checkpoint_seconds: float = 5.0
     until_idle_seconds: float | None = None
-    windows_names: bool = False
+    naming: Naming = field(default_factory=Naming)
     alive_seconds: float = -1
+    topic_id: str = ""
 
 
 class Download:
-    """One downloader: from a topic to a sink (``ports.Rebalance`` for its consumer)."""
+    """
+    One downloader: from a topic to a sink (``ports.Rebalance`` for its consumer).
+
+    Attributes:
+        replaced: True when it ended because the topic was deleted and made again.
+    """
 
     def __init__(
         self,
@@ -65,22 +78,37 @@ class Download:
         events: Events,
         control: Control,
         settings: DownloadSettings,
+        totals: Totals | None = None,
     ) -> None:
-        self._consumer, self._selection, self._clock = consumer, selection, clock
+        self._topic, self._consumer, self._selection, self._clock = topic, consumer, selection, clock
         self._events, self._control, self._settings = events, control, settings
         self._assembly = Assembly()
         self._until_stored = UntilStored(consumer, control, events)
-        self._partitions = Partitions(topic, consumer, sink, ledger, events)
+        self._beside = Beside(consumer, self._until_stored.read_meanwhile.append)
+        self._expiry = Expiry(ledger, clock, events, settings.expiry)
+        self._partitions = Partitions(topic, settings.topic_id, consumer, sink, ledger, events, self._expiry)
         self._delivery = Delivery(
-            topic, sink, ledger, clock, events, self._until_stored, settings.barrier, self._partitions.doubtful
+            topic,
+            sink,
+            ledger,
+            clock,
+            events,
+            self._until_stored,
+            self._beside,
+            settings.barrier,
+            self._partitions.doubtful,
+            self._expiry,
+            totals or Totals(),
         )
-        self._moved = False
+        self._spread = Spread(topic, consumer, events)
+        self._moved = self._unsure = False
         self._in_barrier = False
         self._assigned_once = False
         self._checkpoint = Every(settings.checkpoint_seconds, first=clock.monotonic())
         self._progress = Every(PROGRESS_SECONDS, first=clock.monotonic())
         self._alive = Every(settings.alive_seconds, first=clock.monotonic())
         self._began = self._last_record = clock.monotonic()
+        self.replaced = False
 
     @property
     def totals(self) -> Totals:
@@ -102,7 +130,7 @@ class Download:
 
     def run(self) -> Totals:
         """
-        Deliver files until told to stop, or idle for as long as the settings say.
+        Deliver files until told to stop, idle for as long as the settings say, or the topic is another one.
 
         Raises:
             DeliveryError: The broker refuses for good.
@@ -111,25 +139,26 @@ class Download:
         """
         self._consumer.subscribe(self)
         try:
-            while not self._control.stopping:
+            while not self._control.stopping and not self.replaced:
                 self._control.turn()
                 if self._control.take_check():
                     self._events(self.status())
+                    self._spread.tell_waiting(self._assembly.versions())
                 self.turn()
                 if self._idle_long_enough():
                     break
             self._barrier(wait=True)
         finally:
             self._consumer.close()
-        done, status = self.totals, self.status()
-        reason = self._control.reason or "nothing more arrived"
-        self._events(
-            ProgramStopped("download", reason, done.files, done.total_bytes, status.active, done.failed, status.seconds)
-        )
-        return done
+        if not self.replaced:
+            self._tell_end()
+        return self.totals
 
     def turn(self) -> None:
         """Read and handle one record, or make a barrier when it is time to."""
+        if self._consumer.replaced:
+            self.replaced = True
+            return
         meanwhile = self._until_stored.read_meanwhile
         record = meanwhile.pop(0) if meanwhile else self._consumer.poll(POLL_SECONDS)
         now = self._clock.monotonic()
@@ -141,6 +170,10 @@ class Download:
             now = self._last_record = self._clock.monotonic()
         if self._delivery.due(now, idle=record is None) or (self._moved and self._checkpoint.due(now)):
             self._barrier(wait=False)
+        elif self._unsure and record is None and self._checkpoint.due(now):
+            self._commit(wait=True)
+        if self._expiry.due(now):
+            self._expire()
         if self._progress.due(now):
             for version in self._assembly.versions():
                 self._events(FileProgress(version.key.path, version.received.total, version.size))
@@ -153,37 +186,87 @@ class Download:
             return False
         return self._clock.monotonic() - self._last_record >= limit
 
+    def _tell_end(self) -> None:
+        done, status = self.totals, self.status()
+        reason = self._control.reason or "nothing more arrived"
+        self._events(
+            ProgramStopped("download", reason, done.files, done.total_bytes, status.active, done.failed, status.seconds)
+        )
+
     # -- one record -----------------------------------------------------------------------------------------
 
     def _take(self, record: Record) -> None:
         """Handle a record; it counts as handled only when its partition was ours all the time."""
-        assignment = self._partitions.assignment(record.partition)
+        partition = record.partition
+        assignment = self._partitions.assignment(partition)
         if assignment is None:
             return
-        self._until_stored.taken_away = lambda: self._partitions.assignment(record.partition) is not assignment
+        expected = self._partitions.positions.get(partition, record.offset)
+        if record.offset != expected:
+            self._tell_jump(record, expected)
+        self._until_stored.taken_away = lambda: self._partitions.assignment(partition) is not assignment
         with suppress(TakenAwayError):
             self._handle(record)
-            self._partitions.positions[record.partition] = record.offset + 1
+            self._partitions.positions[partition] = record.offset + 1
             self._moved = True
         self._until_stored.taken_away = None
 
+    def _tell_jump(self, record: Record, expected: int) -> None:
+        """Offsets may be missing because a transaction ended there; or the topic kept records for too short."""
+        if record.offset < expected:
+            where = f"topic {self._topic}, partition {record.partition}"
+            self._events(Note(f"{where}: its end was cut off: it is read again from offset {record.offset}"))
+            return
+        low, _ = self._consumer.bounds(record.partition)
+        if low > expected:
+            last = min(low, record.offset) - 1
+            self._partitions.tell_gap(record.partition, expected, last, self._assembly.versions())
+
     def _handle(self, record: Record) -> None:
+        seen_ms = self._expiry.seen(record)
         try:
             chunk = decode_record(record.value, record.headers)
             path = self._final_path(chunk)
         except ProtocolError as error:
             self._count(len(record.value or b""), handled=False)
-            self._delivery.quarantine(record, error.message)
+            if not self._partitions.leaves_out(record.partition, record.offset, None, begins=False):
+                self._delivery.quarantine(record, error.message)
             return
         self._count(len(chunk.payload), handled=True)
         key = key_of(chunk)
-        if not self._selection.accepts(path):
+        known = key in self._assembly
+        if not self._wanted(chunk, key, path, known=known):
             return
-        if key not in self._assembly and self._delivery.is_finished(key, chunk, path):
+        if self._partitions.marks and self._partitions.leaves_out(
+            record.partition, record.offset, key, begins=known or chunk.index == 0 or chunk.hash_name is HashName.SHA512
+        ):
+            return
+        if not known and self._delivery.is_finished(key, chunk, path):
             return
         if self._delivery.waits(key):
             self._barrier(wait=False)  # its bytes get their name before the same version is written anew
-        self._assemble(record, chunk, key, path)
+            if self._until_stored.taken_away is not None and self._until_stored.taken_away():
+                raise TakenAwayError
+        if chunk.hash_name is HashName.SHA512:
+            self._spread.look(chunk, record.partition, self._partitions.owned)
+        self._assemble(record, chunk, key, path, seen_ms)
+
+    def _wanted(self, chunk: Chunk, key: VersionKey, path: str, *, known: bool) -> bool:
+        """
+        True when the file is one to be written.
+
+        One that is streamed while it grows says only at its end what it is called: until then it is taken.
+        """
+        if known and not chunk.last:
+            return True
+        grows = chunk.hash_name is HashName.BLAKE3 and chunk.size is None
+        if (grows and chunk.abort is None and not chunk.alive) or self._selection.accepts(path):
+            return True
+        if known:
+            self._assembly.close(key)
+            self._delivery.give_up(key)
+            self._events(FileSuperseded(path, self._selection.why(path)))
+        return False
 
     def _count(self, size: int, *, handled: bool) -> None:
         totals = self.totals
@@ -195,18 +278,25 @@ class Download:
 
     def _final_path(self, chunk: Chunk) -> str:
         """The path a chunk's file is delivered under; ProtocolError when it may not be."""
-        windows = self._settings.windows_names
-        check_relative(chunk.path, windows=windows)
+        naming = self._settings.naming
+        naming.check(chunk.path)
         if chunk.name is not None:
-            return check_relative(chunk.name, windows=windows)
+            return naming.check(chunk.name)
         if chunk.append:
-            return check_relative(delivered_name(chunk.path, chunk.append), windows=windows)
+            return naming.check(delivered_name(chunk.path, chunk.append))
         return chunk.path
 
-    def _assemble(self, record: Record, chunk: Chunk, key: VersionKey, path: str) -> None:
+    def _assemble(self, record: Record, chunk: Chunk, key: VersionKey, path: str, seen_ms: int) -> None:
         is_new = key not in self._assembly
+        late = self._expiry.revive(record, chunk, path) if is_new else None
+        if late is not None:
+            self._assembly.restore(late)
         step = self._assembly.step(
-            chunk, partition=record.partition, offset=record.offset, timestamp_ms=record.timestamp_ms
+            chunk,
+            partition=record.partition,
+            offset=record.offset,
+            timestamp_ms=record.timestamp_ms,
+            seen_ms=seen_ms,
         )
         version = step.version
         if step.verb is Verb.REFUSE:
@@ -216,7 +306,7 @@ class Download:
             self._events(FileSuperseded(path, f"its sender gave this version up: {step.reason}"))
         elif version is not None:
             if is_new and not step.complete:
-                self._events(FileStarted(path, version.size or 0))
+                self._events(FileStarted(path, version.size or 0, version.received.prefix if late else 0))
             if step.verb is Verb.WRITE:
                 self._delivery.write(version, chunk)
             if step.complete:
@@ -226,57 +316,102 @@ class Download:
 
     def _end_older(self, key: VersionKey, path: str) -> None:
         """A version of a path is whole: the open ones that are not newer need not become whole any more."""
-        current = self._delivery.newest_known(path)
-        for other in self._assembly.of_path(key.path):
+        others = [*self._assembly.of_path(key.path), *self._expiry.of_path(key.path)]
+        current = self._delivery.newest_known(path) if others else None
+        for other in others:
             if current is not None and not is_newer(other.order, current.order):
                 self._assembly.close(other.key)
+                if other.key in self._expiry.kept:
+                    self._expiry.forget(other.key)
                 self._delivery.supersede(other, "a newer version came before it was whole")
 
     # -- the barrier ----------------------------------------------------------------------------------------
 
-    def _barrier(self, *, wait: bool) -> None:
+    def _barrier(self, *, wait: bool, patient: bool = True) -> None:
         """Make everything finished visible and everything received durable, then commit the watermarks."""
         if self._in_barrier:
             return  # a partition went away while the barrier waits for room
         self._in_barrier = True
-        positions = self._partitions.positions
         try:
-            self._delivery.barrier(positions, self._kept_open)
+            self._delivery.barrier(self._partitions.positions, self._kept_open, patient=patient)
         finally:
             self._in_barrier = False
         self._moved = False
-        with suppress(UnavailableError):  # the ledger knows; the offsets are committed at the next barrier
-            self._consumer.commit(
-                {p: watermark(at, self._assembly.first_offsets(p)) for p, at in positions.items()}, wait=wait
-            )
+        self._commit(wait=wait)
+
+    def _commit(self, *, wait: bool) -> None:
+        if self.replaced:
+            return  # the offsets are those of a topic that is no more
+        commits = self._partitions.commits(
+            lambda partition, at: watermark(at, self._assembly.first_offsets(partition)),
+            self._assembly.open_in,
+            everything=wait,
+        )
+        try:
+            self._consumer.commit(commits, wait=wait)
+        except UnavailableError:  # the ledger knows
+            self._partitions.commit_failed()
+            self._unsure = True
+        else:
+            # Nobody says whether a commit arrived that was not waited for: the last one is made again when it is quiet.
+            self._unsure = not wait and (self._unsure or bool(commits))
 
     def _kept_open(self) -> list[OpenVersion]:
         self._partitions.forget(self._delivery.ended)
         return [*self._assembly.versions(), *(v for v in self._partitions.unclaimed if v.key not in self._assembly)]
 
+    # -- what is not waited for any more ------------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        """Versions of which nothing came for long release the watermark; what is kept of them stays within bounds."""
+        over = self._expiry.over(self._assembly.versions(), self._partitions.owned, self._consumer.at_end)
+        for version, _ in over:
+            self._assembly.close(version.key)
+            self._delivery.expire(version)
+        stale = self._expiry.stale(self._partitions.unclaimed)
+        self._partitions.forget([version.key for version in stale])
+        for version in stale:
+            self._delivery.expire(version)
+        gone = [self._expiry.forget(key) for key in self._expiry.too_much()]
+        for version in gone:
+            self._delivery.discard(version.key)
+        if over or stale or gone:
+            self._barrier(wait=False)
+        for version, age_seconds in over:
+            self._expiry.tell(version, final_path(version), age_seconds)
+        for version in gone:
+            self._expiry.tell_discarded(version, final_path(version))
+
     # -- partitions come and go -------------------------------------------------------------------------------
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """Where to start each partition: where the ledger stopped, else where the group did."""
-        starts, restored = self._partitions.claim(
-            partitions, self._delivery.drop, lambda key: key in self._assembly or self._delivery.ends(key)
-        )
+        self._beside.wait()
+        in_hand = {*(version.key for version in self._assembly.versions()), *self._delivery.waiting}
+        starts, restored = self._partitions.claim(partitions, self._delivery.drop, in_hand, self._delivery.ended)
         for version in restored:
             self._assembly.restore(version)
-        self._assigned_once = True
+        self._assigned_once = self._unsure = True  # the group may not know all that the ledger does
         self._last_record = self._clock.monotonic()
+        self._expiry.moved()
         return starts
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """Finish what can be finished, commit it, and lay aside what is open in these partitions."""
+        self._beside.wait()
         # Within a record, bytes count as received that are not written yet.
-        if not lost and self._until_stored.taken_away is None:
-            with suppress(OpenMSIStreamError):
-                self._barrier(wait=True)
+        if not lost and self._in_barrier:
+            if self._delivery.clean:
+                self._commit(wait=True)  # the barrier was done, all but this
+        elif not lost and self._until_stored.taken_away is None:
+            with suppress(OpenMSIStreamError):  # the others wait: a destination that refuses now is not waited for
+                self._barrier(wait=True, patient=False)
         gone = set(partitions)
+        self._delivery.let_go(gone)
         meanwhile = self._until_stored.read_meanwhile
         meanwhile[:] = [record for record in meanwhile if record.partition not in gone]
         for key in [v.key for v in self._assembly.versions() if v.first_offsets.keys() <= gone]:
             self._assembly.close(key)
             self._delivery.lay_aside(key)
         self._partitions.release(gone)
+        self._expiry.moved()

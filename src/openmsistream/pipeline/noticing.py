@@ -99,6 +99,9 @@ class Noticing:
         """Take the hints, and begin a scan when its time has come."""
         if self._scan is None and (self._scan_timer.due(now) or self._scan_again):
             self._begin_scan()
+        self._take_hints(now)
+
+    def _take_hints(self, now: float) -> None:
         hints = self._root.watcher.hints()
         self._scan_again = self._scan_again or hints.everything
         for path, before in hints.renamed.items():
@@ -117,16 +120,23 @@ class Noticing:
             self._hinted_early.add(path)
             return
         stat = self._reader.stat(path)
-        self._root.sender.growing.noticed(path, stat)
+        self._root.sender.growing.noticed(path, stat, now)
         if stat is None:
             self._settler.forget(path)
+            self._root.sender.parked.vanished(path)
         else:
             self._observe(path, stat, now, closed=closed)
 
+    def held_open(self, path: str, stat: Stat) -> None:
+        """A file does not change at the moment, and a program may still write to it."""
+        self._stream(path, stat, self._ledger.known(path))
+
     def _renamed(self, path: str, before: str, now: float) -> None:
         self._root.sender.growing.renamed(before, path)
-        if self._left_out(path, now):
+        self._root.sender.parked.vanished(before)
+        if reason := self._left_out(path, now):
             self._settler.forget(before)
+            self._root.sender.growing.give_up(path, reason)
         elif self._record_only:
             self._hinted_early.add(path)
         elif (stat := self._reader.stat(path)) is not None and not self._is_known(self._ledger.known(path), stat):
@@ -228,7 +238,7 @@ class Noticing:
                     self._root.events(FileSkipped(path, reason))
                 continue
             self._changed += 1
-            self._root.sender.growing.noticed(path, stat)
+            self._root.sender.growing.noticed(path, stat, now)
             if not self._root.sender.retries.holds_back(path, now) and self._settler.observe(path, stat, now):
                 self._stream(path, stat, known)
 
@@ -249,11 +259,16 @@ class Noticing:
     def _scan_done(self, now: float) -> None:
         self._scan = None
         self._root_error = ""
+        # A scan tells what is there, not what is gone, and there may have been no hint.
+        growing = self._root.sender.growing
+        for sending in growing:
+            growing.noticed(sending.final_path, self._reader.stat(sending.final_path), now)
         self.scans += 1
         settings = self._settings
         usual = settings.poll_seconds if self._root.watcher.polls else settings.scan_seconds
         self._scan_timer.seconds = max(usual, SCAN_REST_FACTOR * self._scan_work)
         if self.scans == 1:
+            self._take_hints(now)  # also what the scan itself found to be new since the start
             self._root.events(ScanDone(self._scanned, self._changed, self._recorded))
             self._record_only = False
             self._sent_before = None
@@ -263,4 +278,4 @@ class Noticing:
             self._hinted_early.clear()
             self._ledger.first_scan_done()
             self._ledger.commit()
-            self._root.sender.parked.abandon_vanished(self._reader)
+        self._root.sender.parked.abandon_vanished(self._reader)

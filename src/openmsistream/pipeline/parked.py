@@ -61,11 +61,17 @@ class ParkedVersions:
         self.abort(parked, reason)
         return None
 
+    def vanished(self, path: str) -> None:
+        """A path names no file any more: a version of it that was to go on is given up."""
+        parked = self._parked.pop(path, None)
+        if parked is not None:
+            self.abort(parked, "the file was removed or renamed before it was sent whole")
+
     def abandon_vanished(self, reader: FileReader) -> None:
         """Give up the versions whose files are gone."""
-        for parked in list(self._parked.values()):
-            if reader.stat(parked.path) is None:
-                self.abort(self._parked.pop(parked.path), "the file was removed before it was sent whole")
+        for path in list(self._parked):
+            if reader.stat(path) is None:
+                self.vanished(path)
 
     def abort(self, parked: Parked, reason: str) -> None:
         """Tell consumers to discard a version."""

@@ -150,7 +150,7 @@ class Sender:
         """A file settled: send it in its turn."""
         self._busy.add(path)
         self.retries.begins(path)
-        if not self.growing.settle(path, evidence):
+        if not self.growing.settle(path, stat, evidence, lambda: self._ledger.next_gen(self._clock.now_ns())):
             self._queue.append(Queued(path, stat, evidence))
 
     def turn(self, *, start_more: bool) -> bool:
@@ -162,7 +162,7 @@ class Sender:
         """
         worked = self._producer.poll(0) > 0
         if start_more:
-            self._active.extend(self.growing.awake())
+            self._active.extend(self.growing.awake(self._clock.monotonic()))
         else:
             self._let_growing_sleep()
         self._turn_bytes = 0

@@ -220,6 +220,9 @@ class Sending:
 
     def fail(self, error: OpenMSIStreamError) -> None:
         """Give up; chunks that are on their way may still arrive."""
+        if self.streamed and self.final_path != self.path and not isinstance(error, SourceError):
+            # Nobody could go on with it: what is parked is looked for under the name that it was announced under.
+            error = SourceError(f"{error.message}, and it has another name than it was announced under")
         self.error = self.error or error
         self.state = State.FAILED
         self._file.close()

@@ -6,6 +6,8 @@ at the disk once more, asks who writes, and queues what is complete.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from openmsistream.core.events import Note
 from openmsistream.core.settle import Due, Settler, Stat
 from openmsistream.pipeline.noticing import Root
@@ -18,10 +20,15 @@ OVERDUE_SECONDS = 1.0
 
 
 class Settling:
-    """Decides about what is due; complete files go to the sender."""
+    """
+    Decides about what is due; complete files go to the sender.
 
-    def __init__(self, root: Root, settler: Settler) -> None:
-        self._root, self._settler = root, settler
+    Args:
+        on_held: Told of files that do not change, and that a program still holds open for writing.
+    """
+
+    def __init__(self, root: Root, settler: Settler, on_held: Callable[[str, Stat], None]) -> None:
+        self._root, self._settler, self._on_held = root, settler, on_held
         self._overdue_timer = Every(OVERDUE_SECONDS, first=root.clock.monotonic())
         self._lacking: set[str] = set()
 
@@ -32,7 +39,11 @@ class Settling:
         sender = self._root.sender
         if next_due is None or next_due > now or sender.queued >= QUEUE_FILES:
             return
-        due = [each for each in self._settler.due(now, BATCH_FILES) if not sender.busy(each.path)]
+        due = [
+            each
+            for each in self._settler.due(now, BATCH_FILES)
+            if not sender.busy(each.path) and sender.growing.gives_way(each.path)
+        ]
         to_ask = [each.path for each in due if each.writers]
         may_ask = bool(to_ask) and self._root.writers.ready()
         held = self._root.writers.holding(to_ask) if may_ask else None
@@ -61,8 +72,10 @@ class Settling:
         current = reader.stat(path)  # last: what was asked before is older than this
         settled = self._settler.decide(due, current, now, marker=marker, held=held)
         if settled is None:
-            if current == due.stat and path in self._settler:
+            if current is not None and current == due.stat and path in self._settler:
                 self._lacking.add(path)
+                if held:
+                    self._on_held(path, current)
             else:
                 self._lacking.discard(path)
             return

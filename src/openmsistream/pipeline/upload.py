@@ -44,7 +44,7 @@ class DirectoryUpload:
         self._root, self._settings, self._sender, self._clock = root, settings, root.sender, root.clock
         self._settler = Settler(settings.rule_for)
         self._noticing = Noticing(root, self._settler, settings)
-        self._settling = Settling(root, self._settler)
+        self._settling = Settling(root, self._settler, self._noticing.held_open)
         self._live = LiveSnapshot(root.sender, self._settler, pid=pid, started_ns=root.clock.now_ns(), rules=rules)
         self._started = root.clock.monotonic()
         self._look_timer, self._live_timer = Every(LOOK_SECONDS), Every(LIVE_SECONDS)

@@ -6,14 +6,14 @@ has them; everything else is keyword-only.
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from openmsistream.adapters.clock import SystemClock
-from openmsistream.adapters.filesystem.sink import FolderSink
+from openmsistream.adapters.kafka.client import TopicInfo
 from openmsistream.adapters.kafka.consumer import KafkaConsumer
 from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
 from openmsistream.config.models import ProgramConfig, resolve_group_id
@@ -21,11 +21,12 @@ from openmsistream.config.options import DownloadOptions
 from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
 from openmsistream.core.heartbeat import Role
 from openmsistream.core.paths import WORK_FOLDER
-from openmsistream.core.selection import Selection
 from openmsistream.pipeline.download import Download, DownloadSettings
-from openmsistream.pipeline.runner import Control
+from openmsistream.pipeline.expiry import ExpirySettings
+from openmsistream.pipeline.runner import Control, Totals
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
+from openmsistream.programs.delivering import announced, selection_for
 from openmsistream.programs.legacy import modern, refuse_type
 from openmsistream.programs.setup import PATIENCE_SECONDS, ledger_file, load_config, reach
 from openmsistream.programs.telemetry import LogLines, Telemetry, telemetry
@@ -134,43 +135,58 @@ def download(
 def _download(options: DownloadOptions, config: ProgramConfig, events: Telemetry, control: Control) -> Download:
     group = resolve_group_id(options.group_id(config.consumer.group_id), lambda: f"openmsistream-{uuid.uuid4()}")
     settings = config.consumer.settings.replaced({"group.id": group})
-    topic = reach(settings, options.topic, events, control, None if options.until_idle is None else PATIENCE_SECONDS)
-    root, clock = options.output_dir, SystemClock()
-    sink = FolderSink(root)
-    # Inside the output folder: who removes that folder to begin anew removes the memory of it, too.
-    state = options.state_dir or root / WORK_FOLDER
-    ledger = SqliteDownloadLedger(ledger_file(state, "download", topic, of=root), topic.identity)
-    if ledger.topic_changed:
-        events(Note(f"topic {topic.name} was deleted and made again: it is read from its beginning"))
-    consumer = KafkaConsumer(settings, topic, events)
-    flow = Download(
-        topic.name,
-        consumer,
-        sink,
-        ledger,
-        Selection.for_download(options.download_regex),
-        clock,
-        events,
-        control,
-        DownloadSettings(
-            until_idle_seconds=options.until_idle,
-            windows_names=os.name == "nt",
-            alive_seconds=options.update_seconds,
-        ),
-    )
-    done = flow.totals
+    totals, patience = Totals(), None if options.until_idle is None else PATIENCE_SECONDS
     events.count(
         lambda: {
-            "n_messages_read": done.records,
-            "n_messages_processed": done.handled,
-            "n_bytes_read": done.record_bytes,
-            "n_bytes_processed": done.handled_bytes,
+            "n_messages_read": totals.records,
+            "n_messages_processed": totals.handled,
+            "n_bytes_read": totals.record_bytes,
+            "n_bytes_processed": totals.handled_bytes,
         }
     )
-    events(ProgramStarted("download", topic.name, str(root), settings.get("bootstrap.servers", "")))
-    try:
-        flow.run()
-    finally:
-        ledger.close()
-        sink.close()
-    return flow
+    started = False
+    while True:
+        topic = reach(settings, options.topic, events, control, patience)
+        with (
+            announced(options, topic.name, _file(options, "calls", topic), events, control) as announcing,
+            closing(announcing.sink(options)) as sink,
+            closing(_ledger(options, topic, events)) as ledger,
+        ):
+            flow = Download(
+                topic.name,
+                KafkaConsumer(settings, topic, events),
+                sink,
+                ledger,
+                selection_for(options),
+                SystemClock(),
+                announcing,
+                control,
+                DownloadSettings(
+                    expiry=ExpirySettings(seconds=options.expire_after),
+                    until_idle_seconds=options.until_idle,
+                    naming=sink.naming,
+                    alive_seconds=options.update_seconds,
+                    topic_id=topic.identity,
+                ),
+                totals,
+            )
+            if not started:
+                servers = settings.get("bootstrap.servers", "")
+                events(ProgramStarted("download", topic.name, str(options.output_dir), servers))
+                started = True
+            flow.run()
+        if not flow.replaced:
+            return flow
+
+
+def _ledger(options: DownloadOptions, topic: TopicInfo, events: Events) -> SqliteDownloadLedger:
+    ledger = SqliteDownloadLedger(_file(options, "download", topic), topic.identity)
+    if ledger.topic_changed:
+        events(Note(f"topic {topic.name} was deleted and made again: it is read from its beginning"))
+    return ledger
+
+
+def _file(options: DownloadOptions, kind: str, topic: TopicInfo) -> Path:
+    # Inside the output folder: who removes that folder to begin anew removes the memory of it, too.
+    state = options.state_dir or options.output_dir / WORK_FOLDER
+    return ledger_file(state, kind, topic, of=options.output_dir)

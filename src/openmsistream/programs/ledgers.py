@@ -6,8 +6,10 @@ know Kafka's client, so that what only looks into ledgers starts quickly.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import platformdirs
 
 from openmsistream.adapters.filesystem.mounts import ground_of
 from openmsistream.adapters.sqlite.beside import Names
+from openmsistream.adapters.sqlite.database import is_locked
 from openmsistream.adapters.sqlite.uploads import SqliteUploadLedger
 from openmsistream.core.events import Note
 from openmsistream.errors import ConfigError, StorageError
@@ -195,8 +198,29 @@ def upload_ledger(
         lost=options.ledger_lost,
         on_network=ground.remote,
     )
+    overlapping = _overlapping(path, options)
+    if overlapping is not None:
+        ledger.close()
+        raise ConfigError(
+            f"another uploader of {root} to this topic is running, and sends files that are this one's part, too (its "
+            f"ledger is {overlapping})",
+            hint="stop it, or give each a part of the same whole: --share 1/2 and --share 2/2",
+        )
     control.each_turn.append(ledger.turn)
     return ledger
+
+
+def _overlapping(path: Path, options: WatchOptions) -> Path | None:
+    """The ledger of an uploader that runs now and shares the files otherwise than by other parts of the same whole."""
+    share = options.share if options.share is not None and options.share[1] > 1 else None
+    whole = path.stem if share is None else path.stem.removesuffix(f"-{share[0]}of{share[1]}")
+    for other in path.parent.glob(f"{glob.escape(whole)}*.sqlite"):
+        part = re.fullmatch(r"(?:-[0-9]+of([0-9]+))?", other.stem.removeprefix(whole))
+        if part is None or other == path:
+            continue  # a backup, or another folder's
+        if not (share is not None and part[1] == str(share[1])) and is_locked(other):
+            return other
+    return None
 
 
 def _about(options: WatchOptions, topic: TopicInfo) -> Mapping[str, str]:

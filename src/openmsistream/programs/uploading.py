@@ -260,6 +260,7 @@ def _watch(options: WatchOptions, config: ProgramConfig, events: Telemetry, cont
             sent_before=before.completed.get if before.completed else None,
             unfinished_before=before.in_progress,
         )
+        parts.watcher.start()  # before anybody is told: what comes from then on is not "there before the first start"
         events(ProgramStarted("upload", topic.name, str(root), settings.get("bootstrap.servers", "")))
         settings_here = UploadSettings(
             rule_for=rules,

@@ -1,4 +1,4 @@
-"""Making bytes and names survive a power cut, with what each system offers.
+"""Making bytes and names survive a power cut, and giving a name that nothing has, with what each system offers.
 
 Linux: ``fdatasync``, one ``syncfs`` for many small files, ``fallocate`` to reserve room. macOS:
 ``F_FULLFSYNC``, since its ``fsync`` leaves data in the drive's cache. Windows: ``FlushFileBuffers`` (``os.fsync``).
@@ -8,12 +8,17 @@ Everything raises ``OSError``; who calls knows what it means.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from functools import cache
+from pathlib import Path
 
 _FALLOC_FL_KEEP_SIZE = 1  # linux/falloc.h
 _F_FULLFSYNC = 51  # fcntl.h of macOS
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
+"""What file systems answer that have no such thing as renaming to a free name only, or no hard links."""
 
 
 def sync_data(fd: int) -> None:
@@ -59,6 +64,73 @@ def reserve(fd: int, offset: int, length: int) -> None:
     libc = _libc()
     if libc is not None and hasattr(libc, "fallocate"):
         libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
+
+
+def rename_to_new(source: Path | str, target: Path | str, source_fd: int | None, target_fd: int | None) -> bool:
+    """
+    Rename a file, unless something is under its new name already, in one step.
+
+    Where neither the system nor the file system offers that (FAT on Linux), the name is looked at before: what another
+    program puts there in the microseconds between is replaced.
+
+    Args:
+        source: Its name now.
+        target: Its new name.
+        source_fd: The open folder that ``source`` is relative to, or None.
+        target_fd: The same for ``target``.
+
+    Returns:
+        False when something is there.
+    """
+    if os.name == "nt":
+        try:
+            os.rename(source, target)
+        except FileExistsError:
+            return False
+        return True
+    done = _rename_noreplace(source, target, source_fd, target_fd)
+    if done is not None:
+        return done
+    try:
+        os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        if _there(target, target_fd):
+            return False
+        os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+        return True
+    os.unlink(source, dir_fd=source_fd)
+    return True
+
+
+def _rename_noreplace(
+    source: Path | str, target: Path | str, source_fd: int | None, target_fd: int | None
+) -> bool | None:
+    """By ``renameat2`` (Linux 3.15); None where it is not there."""
+    libc = _libc()
+    if libc is None or not hasattr(libc, "renameat2"):
+        return None
+    here = -100  # AT_FDCWD of linux/fcntl.h: names are relative to the working folder, or absolute
+    old, new = (here if source_fd is None else source_fd), (here if target_fd is None else target_fd)
+    if libc.renameat2(old, os.fsencode(source), new, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number == errno.EEXIST:
+        return False
+    if number in _NOT_HERE:
+        return None
+    raise OSError(number, os.strerror(number), os.fspath(target))
+
+
+def _there(name: Path | str, fd: int | None) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @cache

@@ -1,7 +1,8 @@
 """A folder as a sink (``ports.Sink``): partial files out of sight, then whole files under their final names.
 
 Everything that is not finished stands in the work folder ``.openmsistream`` at the root: partial files, and
-what was put into quarantine. Nothing else in the root is touched but the files that are delivered.
+what was put into quarantine. Nothing else in the root is touched but the files that are delivered. It must not know
+where versions come from, nor what is told of them.
 """
 
 from __future__ import annotations
@@ -11,35 +12,26 @@ import errno
 import json
 import os
 import stat
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 
-from openmsistream.adapters.filesystem.durable import (
-    reserve,
-    sync_data,
-    sync_everything_on_the_disk_of,
-    sync_folder,
-)
+from openmsistream.adapters.filesystem.durable import sync_data, sync_folder
+from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles, partial_name
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
+from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing
+from openmsistream.adapters.filesystem.spelling import Spelling, folds, spelling_on_disk
 from openmsistream.core.chunk import HashName
 from openmsistream.core.hashing import new_hasher
-from openmsistream.core.paths import WORK_FOLDER, check_relative, to_wire_bytes
+from openmsistream.core.names import VERSION_NAMES, Naming, naming_for, version_name
+from openmsistream.core.paths import WORK_FOLDER, to_wire_bytes
 from openmsistream.core.versions import VersionKey
-from openmsistream.errors import OpenMSIStreamError, ProtocolError, StorageError
+from openmsistream.errors import BytesLostError, DeliveryError, OpenMSIStreamError, ProtocolError, StorageError
 from openmsistream.ports import Buffer, Publication, Record
 
-OPEN_FILES = 64
-SYNC_TOGETHER = 8
-"""From so many files on, one sync of the whole disk is cheaper than one for each."""
-RESERVE_FROM = 8 * 1024 * 1024
-RESERVE_BYTES = 64 * 1024 * 1024
-"""Room is reserved for files beyond the first of these sizes, and never more than the second ahead of what came."""
-READ_BYTES = 1024 * 1024
 _BY_DESCRIPTOR = os.rename in os.supports_dir_fd and os.open in os.supports_dir_fd
-_FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+Announce = Callable[[Sequence[Publication]], None]
+"""Called with what is about to get its name, before it does; StorageError when it cannot take note of it."""
 
 
 class FolderSink:
@@ -49,119 +41,198 @@ class FolderSink:
     Args:
         root: The output folder.
         by_descriptor: Place files through descriptors of folders (POSIX) or by names (Windows).
+        rules: How files are to stand there.
+        names: What becomes of names that Windows cannot have: auto, keep, map or refuse (``core.names``).
+        announce: See ``Announce``.
+        spelling: Where paths stand there; None: the folder is asked.
 
     Raises:
+        ConfigError: The rules ask for what cannot be done there.
         StorageError: The folder cannot be made or written.
     """
 
-    def __init__(self, root: Path, *, by_descriptor: bool = _BY_DESCRIPTOR) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        by_descriptor: bool = _BY_DESCRIPTOR,
+        rules: DeliveryRules | None = None,
+        names: str = "auto",
+        announce: Announce | None = None,
+        spelling: Spelling | None = None,
+    ) -> None:
         self.root = root
         self._by_descriptor = by_descriptor
-        self._partial = root / WORK_FOLDER / "partial"
+        self._rules = rules or DeliveryRules()
+        self._announce = announce
         self._quarantine = root / WORK_FOLDER / "quarantine"
-        self._files: OrderedDict[VersionKey, int] = OrderedDict()
-        self._reserved: dict[VersionKey, int] = {}
-        self._folder_fd = -1
+        self._placed: dict[VersionKey, str] = {}
+        self._unsynced: set[str] = set()  # names given in a batch that failed behind that
+        # Nobody may read more of a file while it comes in than when it is there; its owner can always go on with it.
+        wanted = self._rules.file_mode
+        mode = 0o666 if wanted is None else wanted & 0o666 | 0o600
         with self._told():
-            self._partial.mkdir(parents=True, exist_ok=True)
+            self._partials = PartialFiles(root / WORK_FOLDER / "partial", by_descriptor=by_descriptor, mode=mode)
             self._quarantine.mkdir(parents=True, exist_ok=True)
-            if by_descriptor:
-                self._folder_fd = os.open(self._partial, os.O_RDONLY)
+            self._rules.check(self._partials.folder)
+            if spelling is None:
+                naming = naming_for(names, windows=os.name == "nt", folds=folds(root))
+                spelling = spelling_on_disk(root, naming)
+        self._spelling = spelling
+
+    @property
+    def naming(self) -> Naming:
+        """The names at this destination."""
+        return self._spelling.naming
 
     def write(self, key: VersionKey, offset: int, data: Buffer) -> None:
         """Keep bytes of an open version at their offset."""
+        self._placed.pop(key, None)  # a version may come a second time, when its file was removed
         with self._told():
-            fd = self._file(key, create=True)
-            view = memoryview(data)
-            if offset >= RESERVE_FROM and offset + len(view) > self._reserved.get(key, 0):
-                reserve(fd, offset, RESERVE_BYTES)
-                self._reserved[key] = offset + RESERVE_BYTES
-            done = 0
-            while done < len(view):
-                done += os.pwrite(fd, view[done:], offset + done) if hasattr(os, "pwrite") else _put(fd, view, offset)
+            self._partials.write(key, offset, data)
 
     def read(self, key: VersionKey, start: int, stop: int) -> Iterator[Buffer]:
         """The bytes of an open version again, in pieces of up to 1 MiB."""
         with self._told():
-            fd = self._file(key, create=False)
-            os.lseek(fd, start, os.SEEK_SET)
-            while start < stop:
-                piece = os.read(fd, min(READ_BYTES, stop - start))
-                if not piece:
-                    raise StorageError(f"{self._partial}: the partial file of {key.path!r} is shorter than it was")
-                start += len(piece)
-                yield piece
+            yield from self._partials.read(key, start, stop)
 
     def sync(self, keys: Iterable[VersionKey]) -> None:
         """Make what was written of these versions survive a power cut."""
-        wanted = list(keys)
         with self._told():
-            together = self._by_descriptor and len(wanted) >= SYNC_TOGETHER
-            if together and sync_everything_on_the_disk_of(self._folder_fd):
-                return
-            for key in wanted:
-                # Not there: renamed in a barrier that failed behind that and is made again. An empty one made here
-                # would be renamed over the file.
-                with suppress(FileNotFoundError):
-                    sync_data(self._file(key, create=False))
+            self._partials.sync(keys)
 
     def publish(self, publications: Sequence[Publication]) -> dict[VersionKey, OpenMSIStreamError]:
-        """Make versions appear under their final names, each whole or not at all."""
+        """
+        Make versions appear under their final names, each whole or not at all.
+
+        A batch that failed half-way is published again as a whole: what has its name already is left as it is.
+
+        Raises:
+            BytesLostError: Partial files of some are gone; all others have their names.
+        """
         failed: dict[VersionKey, OpenMSIStreamError] = {}
+        lost: list[VersionKey] = []
+        self._placed = {p.key: self._placed[p.key] for p in publications if p.key in self._placed}
+        wanted = [publication for publication in publications if publication.key not in self._placed]
+        if self._announce is not None and wanted:
+            self._announce(wanted)
         with self._told():
-            placing = (
-                DescriptorPlacing(self.root, self._folder_fd)
-                if self._by_descriptor
-                else PathPlacing(self.root, self._partial)
-            )
+            self._spelling.begin()
+            placing = self._placing()
             try:
-                for publication in publications:
-                    self._give_back(publication)
-                    self._let_go(publication.key)
+                for stored in self._unsynced:
+                    placing.placed(stored)
+                for publication in wanted:
+                    key = publication.key
                     try:
-                        placing.place(_name(publication.key), check_relative(publication.path, windows=os.name == "nt"))
-                    except ProtocolError as error:
-                        failed[publication.key] = error
+                        self._finish(publication)
+                        stored = self._place(placing, publication)
+                        self._placed[key] = stored
+                        self._unsynced.add(stored)
+                        self._partials.gone(key)
+                    except (ProtocolError, DeliveryError) as error:
+                        failed[key] = error
+                    except BytesLostError:
+                        lost.append(key)
                     except FileNotFoundError:
-                        # A batch that failed half-way is published again: what stands already is done.
-                        if not self.stands(publication.path, publication.size):
-                            raise
+                        if self._partials.path(key).exists():
+                            raise  # the folder it was to go to was removed meanwhile
+                        lost.append(key)
                 placing.sync()
+                self._unsynced.clear()
             finally:
                 placing.close()
+        if lost:
+            raise self._partials.lost(lost)
         return failed
+
+    def where(self, key: VersionKey) -> str:
+        """The full path that a version of the last batch stands under; empty when it is not known."""
+        stored = self._placed.get(key)
+        return "" if stored is None else str(self.root / stored)
+
+    def standing(self, publication: Publication, hash_name: HashName, digest: bytes) -> str:
+        """The full path under which exactly this version stands, found by its bytes; empty when it does not."""
+        try:
+            stored = self._spelling.place(publication.path)
+        except ProtocolError:
+            return ""
+        names = [stored, *self._version_names(stored, publication)]
+        found = (name for name in names if self._has(self.root / name, publication.size, hash_name, digest))
+        name = next(found, None)
+        return "" if name is None else str(self.root / name)
+
+    def _placing(self) -> DescriptorPlacing | PathPlacing:
+        made = self._rules.dress_folder if self._rules.folder_mode is not None or self._rules.owned else None
+        if self._by_descriptor:
+            return DescriptorPlacing(self.root, self._partials.folder_fd, made)
+        return PathPlacing(self.root, self._partials.folder, made)
+
+    def _finish(self, publication: Publication) -> None:
+        """Everything that is done to a file before it gets its name."""
+        key = publication.key
+        if self._rules.dressing:
+            fd = self._partials.file(key, create=False)
+            self._rules.dress(fd, self._partials.path(key), publication.mtime_ns)
+        self._partials.finish(key, publication.size)
+
+    def _place(self, placing: DescriptorPlacing | PathPlacing, publication: Publication) -> str:
+        """Give a file its name, as the rules say; the path that it stands under."""
+        source, stored = partial_name(publication.key), self._spelling.place(publication.path)
+        if self._rules.existing is Existing.REPLACE:
+            placing.place(source, stored)
+            self._spelling.placed(stored)
+            return stored
+        for name in (stored, *self._version_names(stored, publication)):
+            if placing.place_new(source, name):
+                self._spelling.placed(name)
+                return name
+        raise DeliveryError(
+            f"{publication.path!r}: a file of that name is there already, and is never overwritten",
+            hint="the new version is in quarantine; move one of them, or choose --on-existing keep-both",
+        )
+
+    def _version_names(self, stored: str, of: Publication) -> list[str]:
+        if self._rules.existing is not Existing.KEEP_BOTH:
+            return []
+        return [version_name(stored, of.key, of.mtime_ns, attempt) for attempt in range(VERSION_NAMES)]
 
     def stands(self, path: str, size: int) -> bool:
         """True when a file of that size is there under its final path."""
         try:
-            found = os.lstat(self.root / path)
-        except (OSError, ValueError):
+            return _is_file(self.root / self._spelling.place(path), size)
+        except (ProtocolError, OSError):
             return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == size
 
     def holds(self, path: str, size: int, hash_name: HashName, digest: bytes) -> bool:
         """True when the file under its final path has that size and that digest."""
-        if not self.stands(path, size):
+        try:
+            file = self.root / self._spelling.place(path)
+        except (ProtocolError, OSError):
+            return False
+        return self._has(file, size, hash_name, digest)
+
+    def _has(self, file: Path, size: int, hash_name: HashName, digest: bytes) -> bool:
+        if not _is_file(file, size):
             return False
         hasher = new_hasher(hash_name)
-        with self._told(), (self.root / path).open("rb", buffering=0) as file:
-            while piece := file.read(READ_BYTES):
+        with self._told(), file.open("rb", buffering=0) as opened:
+            while piece := opened.read(READ_BYTES):
                 hasher.update(piece)
         return hasher.digest() == digest
 
     def discard(self, key: VersionKey) -> None:
         """Forget the bytes of an open version."""
-        self._let_go(key)
-        with self._told(), suppress(FileNotFoundError):
-            (self._partial / _name(key)).unlink()
+        with self._told():
+            self._partials.discard(key)
 
     def set_aside(self, key: VersionKey, reason: str) -> None:
         """Move the bytes of an open version to quarantine, with the reason."""
-        self._let_go(key)
-        name = _name(key)
+        self._partials.gone(key)
+        name = partial_name(key)
         with self._told():
             with suppress(FileNotFoundError):
-                os.replace(self._partial / name, self._quarantine / name)
+                os.replace(self._partials.path(key), self._quarantine / name)
             self._note(name, {"path": _printable(key.path), "version": key.version.hex(), "reason": reason})
 
     def quarantine(self, topic: str, record: Record, reason: str) -> None:
@@ -185,53 +256,12 @@ class FolderSink:
 
     def restore(self, known: Iterable[VersionKey]) -> set[VersionKey]:
         """Which of ``known`` still have bytes here; partial files of no known version are removed."""
-        names = {_name(key): key for key in known}
-        found: set[VersionKey] = set()
-        for key in self._files.keys() - names.values():
-            self._let_go(key)  # else what is written next would go to a file without a name
         with self._told():
-            for entry in os.scandir(self._partial):
-                if entry.name in names:
-                    found.add(names[entry.name])
-                else:
-                    os.unlink(entry.path)
-        return found
+            return self._partials.restore(known)
 
     def close(self) -> None:
         """Let go of all files."""
-        for key in list(self._files):
-            self._let_go(key)
-        if self._folder_fd >= 0:
-            os.close(self._folder_fd)
-            self._folder_fd = -1
-
-    def _file(self, key: VersionKey, *, create: bool) -> int:
-        fd = self._files.get(key)
-        if fd is not None:
-            self._files.move_to_end(key)
-            return fd
-        while len(self._files) >= OPEN_FILES:
-            _, oldest = self._files.popitem(last=False)
-            os.close(oldest)
-        flags = _FLAGS | (os.O_CREAT if create else 0)
-        if self._by_descriptor:
-            fd = os.open(_name(key), flags, 0o666, dir_fd=self._folder_fd)
-        else:
-            fd = os.open(self._partial / _name(key), flags, 0o666)
-        self._files[key] = fd
-        return fd
-
-    def _give_back(self, publication: Publication) -> None:
-        """What was reserved beyond the end of a file is free again."""
-        fd = self._files.get(publication.key)
-        if fd is not None and publication.size >= RESERVE_FROM:
-            os.ftruncate(fd, publication.size)
-
-    def _let_go(self, key: VersionKey) -> None:
-        fd = self._files.pop(key, None)
-        self._reserved.pop(key, None)
-        if fd is not None:
-            os.close(fd)
+        self._partials.close()
 
     def _note(self, name: str, values: dict[str, object]) -> None:
         """The reason beside what was put into quarantine, both on the disk before the record counts as handled."""
@@ -255,17 +285,16 @@ class FolderSink:
             raise _storage_error(self.root, error) from error
 
 
-def _name(key: VersionKey) -> str:
-    return blake2b(key.version + b"/" + to_wire_bytes(key.path), digest_size=20).hexdigest() + ".part"
+def _is_file(file: Path, size: int) -> bool:
+    try:
+        found = os.lstat(file)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _printable(path: str) -> str:
     return to_wire_bytes(path).decode("utf-8", "backslashreplace")
-
-
-def _put(fd: int, view: memoryview, offset: int) -> int:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.write(fd, view)
 
 
 def _storage_error(root: Path, error: OSError) -> StorageError:

@@ -12,18 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from openmsistream.adapters.kafka.client import REQUEST_SECONDS, Health, TopicInfo, make
 from openmsistream.adapters.kafka.errors import is_transient, ours
+from openmsistream.adapters.kafka.identity import Identity
 from openmsistream.config.ini import Settings
+from openmsistream.core.events import Note
 from openmsistream.errors import UnavailableError
-from openmsistream.ports import Events, Headers, Rebalance, Record
+from openmsistream.ports import Commit, Events, Headers, Rebalance, Record
 
 # What a broker that restarts or moves a partition answers for a while; librdkafka goes on by itself.
-_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF, KafkaError.ILLEGAL_GENERATION})
+_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError.ILLEGAL_GENERATION})
+_GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_ID})
+_LATEST = frozenset({"latest", "largest", "end"})  # librdkafka's names for one value of auto.offset.reset
 _OFFSET_INVALID = -1001
-_STORED = -1000
 ASK_SECONDS = 120.0
 GOODBYE_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 0.25
@@ -40,16 +43,32 @@ class KafkaConsumer:
     """
 
     def __init__(self, settings: Settings, topic: TopicInfo, events: Events) -> None:
-        self._topic = topic
+        self._topic, self._events = topic, events
         self._health = Health(events)
         self._incremental = settings.get("group.protocol", "classic") == "consumer" or "cooperative" in settings.get(
             "partition.assignment.strategy", ""
         )
-        self._consumer = make(Consumer, settings, {"error_cb": self._health.error})
+        self._from_end = settings.get("auto.offset.reset", "earliest") in _LATEST
+        # The user's choice is where a new group begins. What was removed from the topic under a running consumer
+        # must never make it jump to the end.
+        own = {"auto.offset.reset": "earliest", "enable.partition.eof": True, "on_commit": self._on_commit}
+        self._consumer = make(Consumer, settings, {**own, "error_cb": self._health.error})
+        self._identity = Identity(settings, topic)
         self._rebalance: Rebalance | None = None
         self._problem: Exception | None = None
         self._assigned: set[int] = set()
-        self._paused = False
+        self._at_end: set[int] = set()
+        self._paused = self._gone_told = self._bare = self._in_rebalance = False
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic had when this consumer was made."""
+        return self._topic.partitions
+
+    @property
+    def replaced(self) -> bool:
+        """True once it was noticed that the topic was deleted and made again; it is looked at every 10 s."""
+        return self._identity.changed
 
     def subscribe(self, rebalance: Rebalance) -> None:
         """Join the group; ``rebalance`` is called from ``poll``."""
@@ -60,24 +79,29 @@ class KafkaConsumer:
 
     def poll(self, seconds: float) -> Record | None:
         """The next record, or None."""
-        message = self._consumer.poll(seconds)
-        if self._problem is not None:  # raised in a rebalance callback, which librdkafka does not pass on
-            problem, self._problem = self._problem, None
-            raise problem
-        if message is None:
-            return None
-        error = message.error()
-        if error is not None:
-            if error.code() in _PASSING or is_transient(error):
+        self._identity.look()
+        while True:
+            message = self._consumer.poll(seconds)
+            if self._problem is not None:  # raised in a rebalance callback, which librdkafka does not pass on
+                problem, self._problem = self._problem, None
+                raise problem
+            if message is None:
                 return None
-            raise ours(error, f"topic {self._topic.name}")
-        self._health.answered()
-        return _record(message)
+            error = message.error()
+            if error is None:
+                self._health.answered()
+                if self._at_end:
+                    self._at_end.discard(message.partition() or 0)
+                return _record(message)
+            if error.code() != KafkaError._PARTITION_EOF:
+                self._failed(error)
+                return None
+            self._at_end.add(message.partition() or 0)
 
-    def committed(self, partition: int) -> int | None:
-        """The group's committed offset, or None."""
+    def committed(self, partition: int) -> Commit | None:
+        """What the group has committed, or None."""
         (found,) = self._ask(lambda: self._consumer.committed([self._at(partition)], timeout=REQUEST_SECONDS))
-        return None if found.offset < 0 else int(found.offset)
+        return None if found.offset < 0 else Commit(int(found.offset), found.metadata or "")
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Offset of the oldest record, and the one that the next record will get."""
@@ -85,17 +109,33 @@ class KafkaConsumer:
         low, high = self._ask(lambda: self._consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS))
         return int(low), int(high)
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
-        """Commit offsets."""
-        mine = [self._at(partition, offset) for partition, offset in offsets.items() if partition in self._assigned]
+    def at_end(self, partition: int) -> bool:
+        """True when the broker had nothing behind what was handed out."""
+        return partition in self._at_end
+
+    def commit(self, commits: Mapping[int, Commit], *, wait: bool) -> None:
+        """Commit for the partitions that are this consumer's."""
+        mine = [
+            self._at(partition, commit.offset, None if self._bare else commit.metadata)
+            for partition, commit in commits.items()
+            if partition in self._assigned
+        ]
         if not mine:
             return
         try:
-            if wait:
-                self._bounded(lambda: self._consumer.commit(offsets=mine, asynchronous=False))
-            else:
+            if not wait:
                 self._consumer.commit(offsets=mine, asynchronous=True)
+            elif self._in_rebalance:
+                # From a callback only the thread that polls gets an answer (checked with 2.16). The coordinator just
+                # spoke, so it is there.
+                self._consumer.commit(offsets=mine, asynchronous=False)
+            else:
+                self._bounded(lambda: self._consumer.commit(offsets=mine, asynchronous=False))
         except KafkaException as exception:
+            if exception.args[0].code() == KafkaError.OFFSET_METADATA_TOO_LARGE and not self._bare:
+                self._commit_bare()
+                self.commit(commits, wait=wait)
+                return
             # A commit that fails costs nothing but reading again: the ledger knows what was delivered.
             raise UnavailableError(f"topic {self._topic.name}: offsets were not committed ({exception})") from exception
 
@@ -114,6 +154,29 @@ class KafkaConsumer:
         self._rebalance = None  # what was open was dealt with before
         with suppress(UnavailableError):
             self._bounded(self._consumer.close)
+
+    def _failed(self, error: KafkaError) -> None:
+        if error.code() in _GONE:
+            # It was there when this consumer was made. It may be made again, which ``replaced`` tells.
+            if not self._gone_told:
+                self._gone_told = True
+                self._events(Note(f"topic {self._topic.name} is not there any more: waiting for it to be made again"))
+        elif error.code() not in _PASSING and not is_transient(error):
+            raise ours(error, f"topic {self._topic.name}")
+
+    def _on_commit(self, error: KafkaError | None, _: Sequence[TopicPartition]) -> None:
+        if error is not None and error.code() == KafkaError.OFFSET_METADATA_TOO_LARGE and not self._bare:
+            self._commit_bare()
+
+    def _commit_bare(self) -> None:
+        self._bare = True
+        self._events(
+            Note(
+                f"topic {self._topic.name}: the broker takes no more than its offset.metadata.max.bytes with a commit:"
+                " when a partition moves to another computer, files may be written again there",
+                hint="set offset.metadata.max.bytes=4096 on the broker, which is Kafka's default",
+            )
+        )
 
     def _bounded(self, action: Callable[[], object]) -> None:
         """Do what waits for the broker, for a stated time at most: librdkafka itself waits for a minute."""
@@ -145,25 +208,40 @@ class KafkaConsumer:
                     raise ours(error, f"topic {self._topic.name}") from exception
             time.sleep(ASK_AGAIN_SECONDS)
 
-    def _at(self, partition: int, offset: int = _OFFSET_INVALID) -> TopicPartition:
-        return TopicPartition(self._topic.name, partition, offset)
+    def _at(self, partition: int, offset: int = _OFFSET_INVALID, metadata: str | None = None) -> TopicPartition:
+        if metadata is None:
+            return TopicPartition(self._topic.name, partition, offset)
+        return TopicPartition(self._topic.name, partition, offset, metadata)
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         numbers = [p.partition for p in partitions]
         starts: Mapping[int, int | None] = {}
         self._assigned |= set(numbers)
+        self._at_end -= set(numbers)
+        placed = []
         if self._rebalance is not None:
             try:
-                starts = self._rebalance.assigned(numbers)
+                if not self._identity.look_now():
+                    starts = self._rebalance.assigned(numbers)
+                placed = [self._at(number, self._first(number, starts.get(number))) for number in numbers]
             except Exception as problem:
                 self._problem = problem
-        placed = [self._at(n, s) if (s := starts.get(n)) is not None else self._at(n, _STORED) for n in numbers]
+        if self._problem is not None or self._rebalance is None:
+            placed = [self._at(number, OFFSET_END) for number in numbers]  # it ends: nothing is to be handed out
         if self._incremental:
             consumer.incremental_assign(placed)
         else:
             consumer.assign(placed)
         if self._paused:
             consumer.pause(placed)
+
+    def _first(self, partition: int, start: int | None) -> int:
+        if start is not None:
+            return start
+        commit = self.committed(partition)
+        if commit is not None:
+            return commit.offset
+        return OFFSET_END if self._from_end else OFFSET_BEGINNING
 
     def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._gone(consumer, partitions, lost=False)
@@ -174,11 +252,15 @@ class KafkaConsumer:
     def _gone(self, consumer: Consumer, partitions: Sequence[TopicPartition], *, lost: bool) -> None:
         numbers = [p.partition for p in partitions]
         if self._rebalance is not None:
+            self._in_rebalance = True
             try:
                 self._rebalance.revoked(numbers, lost=lost)
             except Exception as problem:
                 self._problem = problem
+            finally:
+                self._in_rebalance = False
         self._assigned -= set(numbers)
+        self._at_end -= set(numbers)
         if self._incremental:
             consumer.incremental_unassign(list(partitions))
         else:

@@ -88,6 +88,10 @@ class MemorySink:
         hasher.update(self.files[path])
         return hasher.digest() == digest
 
+    def where(self, key: VersionKey) -> str:
+        """The path that a version was published under."""
+        return next((each.path for each in reversed(self.published) if each.key == key), "")
+
     def discard(self, key: VersionKey) -> None:
         """Forget the bytes of an open version."""
         self._partial.pop(key, None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from openmsistream.adapters.memory.clock import START_NS, FakeClock
 from openmsistream.errors import OpenMSIStreamError, UnavailableError
-from openmsistream.ports import Acknowledge, Buffer, Headers, Rebalance, Record
+from openmsistream.ports import Acknowledge, Buffer, Commit, Headers, Rebalance, Record
 
 
 class MemoryTopic:
@@ -20,6 +20,10 @@ class MemoryTopic:
     Args:
         partitions: How many; more can be added later with ``add_partitions``.
         clock: Gives records their time; without one they are a millisecond apart.
+
+    Attributes:
+        committed: What groups committed: by group, then by partition.
+        owners: Which member of a group has a partition, by both; what any other one commits is refused.
     """
 
     def __init__(self, partitions: int = 1, *, clock: FakeClock | None = None) -> None:
@@ -27,7 +31,8 @@ class MemoryTopic:
         self._logs: list[list[Record]] = [[] for _ in range(partitions)]
         self._starts = [0] * partitions
         self._count = 0
-        self.committed: dict[str, dict[int, int]] = {}
+        self.committed: dict[str, dict[int, Commit]] = {}
+        self.owners: dict[tuple[str, int], MemoryConsumer] = {}
 
     @property
     def partitions(self) -> int:
@@ -167,6 +172,7 @@ class MemoryConsumer:
     Attributes:
         failing: An error for ``poll`` to raise once, or None.
         commit_failing: An error for ``commit`` to raise, or None.
+        replaced: Set it to say that the topic was deleted and made again.
     """
 
     def __init__(
@@ -186,6 +192,12 @@ class MemoryConsumer:
         self._paused = False
         self.failing: OpenMSIStreamError | None = None
         self.commit_failing: OpenMSIStreamError | None = None
+        self.replaced = False
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic has."""
+        return self._topic.partitions
 
     def subscribe(self, rebalance: Rebalance) -> None:
         """Join the group: the partitions come with the next ``poll``."""
@@ -212,19 +224,27 @@ class MemoryConsumer:
             self._clock.wait(seconds)
         return record
 
-    def committed(self, partition: int) -> int | None:
-        """The group's committed offset, or None."""
+    def committed(self, partition: int) -> Commit | None:
+        """What the group has committed, or None."""
         return self._topic.committed.get(self._group, {}).get(partition)
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Offset of the oldest record, and the one that the next record will get."""
         return self._topic.bounds(partition)
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:  # noqa: ARG002 - it is there at once
-        """Commit offsets of the partitions that are this consumer's."""
+    def at_end(self, partition: int) -> bool:
+        """True when there is nothing behind what was handed out."""
+        return self._positions.get(partition) == self.bounds(partition)[1]
+
+    def commit(self, commits: Mapping[int, Commit], *, wait: bool) -> None:
+        """Commit for the partitions that are this consumer's; one that lost them without knowing is refused."""
         if self.commit_failing is not None:
             raise self.commit_failing
-        mine = {partition: offset for partition, offset in offsets.items() if partition in self._positions}
+        mine = {partition: commit for partition, commit in commits.items() if partition in self._positions}
+        if any(self._topic.owners.get((self._group, partition)) is not self for partition in mine):
+            if wait:
+                raise UnavailableError("another member of the group has these partitions")
+            return
         self._topic.committed.setdefault(self._group, {}).update(mine)
 
     def pause(self) -> None:
@@ -241,10 +261,12 @@ class MemoryConsumer:
         self._positions.clear()
 
     def _assign(self, rebalance: Rebalance, partitions: Sequence[int]) -> None:
+        self._topic.owners.update({(self._group, partition): self for partition in partitions})
         starts = rebalance.assigned(partitions)
         for partition in partitions:
             start = starts.get(partition)
-            start = self.committed(partition) if start is None else start
+            if start is None and (commit := self.committed(partition)) is not None:
+                start = commit.offset
             low, high = self.bounds(partition)
             if start is None or not low <= start <= high:
                 start = low if self._reset == "earliest" else high
@@ -256,8 +278,9 @@ class MemoryConsumer:
             self._positions.pop(partition, None)
 
     def _next(self) -> Record | None:
-        for partition in list(self._positions):
-            record = self._topic.record(partition, self._positions[partition])
+        for partition, position in list(self._positions.items()):
+            # What was removed meanwhile is passed over, as Kafka's consumers do.
+            record = self._topic.record(partition, max(position, self.bounds(partition)[0]))
             if record is not None:
                 del self._positions[partition]  # and to the end of the line, so that partitions take turns
                 self._positions[partition] = record.offset + 1

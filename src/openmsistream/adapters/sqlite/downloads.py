@@ -17,8 +17,8 @@ from openmsistream.core.assembly import OpenVersion
 from openmsistream.core.chunk import HashName
 from openmsistream.core.paths import from_wire_bytes, to_wire_bytes
 from openmsistream.core.ranges import Ranges
-from openmsistream.core.versions import VersionKey, VersionOrder
-from openmsistream.ports import Barrier, Delivered
+from openmsistream.core.versions import VersionKey, VersionOrder, tag_of
+from openmsistream.ports import Barrier, Delivered, Expired
 
 SCHEMA = (
     META
@@ -31,7 +31,17 @@ CREATE TABLE IF NOT EXISTS current (
     digest BLOB NOT NULL, src BLOB, gen INTEGER, mtime_ns INTEGER, timestamp_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS open_versions (
     version BLOB NOT NULL, path BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (version, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS expired_versions (
+    version BLOB NOT NULL, path BLOB NOT NULL, state BLOB NOT NULL, at_ms INTEGER NOT NULL,
+    PRIMARY KEY (version, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ended (tag TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+)
+_FORGET_THE_TOPIC = (
+    "DELETE FROM positions",
+    "DELETE FROM open_versions",
+    "DELETE FROM expired_versions",
+    "DELETE FROM ended",
 )
 
 
@@ -55,9 +65,10 @@ class SqliteDownloadLedger:
         self.topic_changed = before is not None and before != topic_id
         if before != topic_id:
             with self._db.transaction():
-                self._db.write("DELETE FROM positions")
-                self._db.write("DELETE FROM open_versions")
+                for statement in _FORGET_THE_TOPIC:
+                    self._db.write(statement)
                 self._db.set_meta("topic_id", topic_id)
+        self._open = {version.key for version in self.open_versions()}
 
     def position(self, partition: int) -> int | None:
         """Offset of the next record to read, or None when the partition was never read."""
@@ -90,8 +101,20 @@ class SqliteDownloadLedger:
             is not None
         )
 
+    def has_ended(self, tag: str) -> bool:
+        """True when a version with this tag was open at a barrier, and is neither open nor expired any more."""
+        return self._db.row("SELECT 1 FROM ended WHERE tag = ?", (tag,)) is not None
+
+    def expired(self) -> list[Expired]:
+        """The versions that expired, the longest expired first."""
+        rows = self._db.rows("SELECT version, path, state, at_ms FROM expired_versions ORDER BY at_ms")
+        return [Expired(_restored(*row[:3]), row[3]) for row in cast("list[tuple[bytes, bytes, bytes, int]]", rows)]
+
     def barrier(self, barrier: Barrier) -> None:
         """Remember all of it, durably, in one transaction."""
+        still = {version.key for version in barrier.open}
+        expired = {each.version.key for each in barrier.expired}
+        ended = (self._open | set(barrier.revived)) - still - expired
         with self._db.transaction():
             self._db.write_many("INSERT OR REPLACE INTO positions VALUES (?, ?)", barrier.positions.items())
             self._db.write_many(
@@ -107,6 +130,16 @@ class SqliteDownloadLedger:
                 "INSERT INTO open_versions VALUES (?, ?, ?)",
                 [(*_key(v.key), _state(v)) for v in barrier.open],
             )
+            self._db.write_many(
+                "DELETE FROM expired_versions WHERE version = ? AND path = ?", map(_key, barrier.revived)
+            )
+            self._db.write_many(
+                "INSERT OR REPLACE INTO expired_versions VALUES (?, ?, ?, ?)",
+                [(*_key(e.version.key), _state(e.version), e.at_ms) for e in barrier.expired],
+            )
+            self._db.write_many("INSERT OR IGNORE INTO ended VALUES (?)", [(tag_of(key),) for key in ended])
+            self._db.write_many("DELETE FROM ended WHERE tag = ?", [(tag_of(key),) for key in still - self._open])
+        self._open = still
 
     def close(self) -> None:
         """Let go of the file; the last barrier stands."""
@@ -149,15 +182,16 @@ def _state(version: OpenVersion) -> bytes:
                 None if version.name is None else to_wire_bytes(version.name),
                 version.append,
                 version.total,
+                version.seen_ms,
             )
         ),
     )
 
 
 def _restored(version: bytes, path: bytes, state: bytes) -> OpenVersion:
-    hash_name, received, size, digest, firsts, timestamp_ms, mtime_ns, src, gen, name, append, total = msgpack.unpackb(
-        state
-    )
+    fields = msgpack.unpackb(state)
+    hash_name, received, size, digest, firsts, timestamp_ms, mtime_ns, src, gen, name, append, total = fields[:12]
+    seen_ms = fields[12] if len(fields) > 12 else timestamp_ms  # 2.0 wrote 12 fields at first
     return OpenVersion(
         VersionKey(from_wire_bytes(path), version),
         HashName(hash_name),
@@ -172,4 +206,5 @@ def _restored(version: bytes, path: bytes, state: bytes) -> OpenVersion:
         None if name is None else from_wire_bytes(name),
         append,
         total,
+        seen_ms,
     )

@@ -1,0 +1,163 @@
+"""A place out of sight in which files are put together once more, and from which they get a name that is still free.
+
+It never replaces a file: a downloader may run on the same folder at the same time, and what it wrote is newer. Must not
+know where the bytes come from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from openmsistream.adapters.filesystem.durable import sync_data
+from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
+from openmsistream.adapters.filesystem.spelling import folds, spelling_on_disk
+from openmsistream.core.chunk import HashName
+from openmsistream.core.hashing import new_hasher
+from openmsistream.core.names import Naming, naming_for
+from openmsistream.errors import ConfigError, StorageError
+from openmsistream.ports import Buffer
+
+READ_BYTES = 1024 * 1024
+_FILE_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_BY_DESCRIPTOR = os.rename in os.supports_dir_fd and os.open in os.supports_dir_fd
+
+
+class Staging:
+    """
+    A folder ``retry`` in the work folder; one program at a time may have it.
+
+    Args:
+        root: The output folder.
+        work: Its work folder, on the same disk.
+        names: What becomes of names that Windows cannot have, as for the downloader: auto, keep, map, refuse.
+
+    Raises:
+        ConfigError: Another program has it.
+        StorageError: It cannot be made.
+    """
+
+    def __init__(self, root: Path, work: Path, names: str = "auto") -> None:
+        self._root, self._base = root, work / "retry"
+        self._lock = FileLock(work / "retry.lock")
+        self._folder = self._base
+        self._spelling = spelling_on_disk(root, naming_for(names, windows=os.name == "nt", folds=folds(root)))
+
+    @property
+    def naming(self) -> Naming:
+        """The names at this destination."""
+        return self._spelling.naming
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(
+                f"{self._root}: another retry is under way there", hint="wait for its end, then try again"
+            ) from None
+        try:
+            with self._told():
+                shutil.rmtree(self._base, ignore_errors=True)  # of one that was killed
+                self._base.mkdir()
+                self._folder = Path(tempfile.mkdtemp(dir=self._base))
+        except StorageError:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._base, ignore_errors=True)
+        self._lock.release()
+
+    def write(self, name: str, offset: int, data: Buffer) -> None:
+        """Keep bytes of a file at their offset; ``name`` is ours, and no path."""
+        with self._told():
+            fd = os.open(self._folder / name, _FILE_FLAGS, 0o666)
+            with os.fdopen(fd, "r+b", buffering=0) as file:
+                file.seek(offset)
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+
+    def take(self, source: Path, name: str) -> None:
+        """Take the bytes of another file on the same disk, which stays where it is."""
+        with self._told():
+            try:
+                os.link(source, self._folder / name, follow_symlinks=False)
+            except OSError:
+                shutil.copyfile(source, self._folder / name)
+
+    def digest(self, name: str, hash_name: HashName) -> bytes:
+        """The digest of a file that was put together here."""
+        with self._told():
+            return digest_of(self._folder / name, hash_name)
+
+    def discard(self, name: str) -> None:
+        """Forget a file."""
+        with self._told():
+            (self._folder / name).unlink(missing_ok=True)
+
+    def deliver(self, name: str, path: str) -> bool:
+        """
+        Give a file its final name, if that is free.
+
+        Args:
+            name: What it is called here.
+            path: Relative path; it stands there as a downloader would call it.
+
+        Returns:
+            True when it got the name now, or a file with the same content has it; False when something else has.
+
+        Raises:
+            ProtocolError: The path leads outside or through a link, or its name cannot be had here.
+            StorageError: The disk is full, read-only, or refuses.
+        """
+        with self._told():
+            fd = os.open(self._folder / name, _FILE_FLAGS, 0o666)  # made here when it is empty: nothing was written
+            try:
+                sync_data(fd)
+            finally:
+                os.close(fd)
+            folder = os.open(self._folder, os.O_RDONLY) if _BY_DESCRIPTOR else -1
+            try:
+                placing = (
+                    DescriptorPlacing(self._root, folder) if _BY_DESCRIPTOR else PathPlacing(self._root, self._folder)
+                )
+                try:
+                    placed = placing.place_new(name, self._spelling.place(path))
+                    placing.sync()
+                finally:
+                    placing.close()
+            finally:
+                if _BY_DESCRIPTOR:
+                    os.close(folder)
+        return placed
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{self._root}: the output folder cannot be written: {error.strerror or error}",
+                hint="make room, or run this under the account that the downloader runs under",
+            ) from error
+
+
+def digest_of(path: Path, hash_name: HashName) -> bytes:
+    """The digest of a file; OSError when it cannot be read."""
+    hasher = new_hasher(hash_name)
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(READ_BYTES):
+            hasher.update(piece)
+    return hasher.digest()

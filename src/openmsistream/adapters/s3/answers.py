@@ -1,0 +1,121 @@
+"""What a store answers when it does not do what it was asked, as errors of ours: mapped here, and nowhere else.
+
+Knows botocore's exceptions and the error codes of S3. It must not know what is being delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+from openmsistream.errors import DeliveryError, ProtocolError, StorageError
+
+GOES_ON = "it goes on by itself once the store answers as usual"
+
+
+class ConditionFailedError(DeliveryError):
+    """The object is not what the request said it should be: somebody else wrote it meanwhile."""
+
+
+class NoSuchUploadError(DeliveryError):
+    """The multipart upload is not there: completed, or removed by somebody else or by a rule of the bucket."""
+
+
+class NotThereError(DeliveryError):
+    """There is no such object."""
+
+
+class UnsupportedError(DeliveryError):
+    """This store cannot do that."""
+
+
+class WrongKeyError(StorageError):
+    """The store does not know who we are, or there is no such bucket: waiting helps only if somebody changes that."""
+
+
+class NoRightError(StorageError):
+    """Our account may not do that, until somebody gives it the right."""
+
+
+# Source: "Amazon S3 error responses"; SeaweedFS 4.48 and MinIO answer with the same names.
+_CONDITION = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
+_GONE = {"NoSuchUpload"}
+_NOT_THERE = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
+_UNSUPPORTED = {"NotImplemented", "MethodNotAllowed", "501", "405"}
+_WHO = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"}
+_RIGHTS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
+_KEY = {"KeyTooLongError", "InvalidURI", "XMinioInvalidObjectName", "InvalidObjectName"}
+_SIZE = {"EntityTooLarge"}
+_CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
+
+
+@contextmanager
+def told(where: str, what: str, right: str = "") -> Iterator[None]:
+    """
+    Do something with a store; what goes wrong is raised as an error of ours.
+
+    Args:
+        where: The bucket, as a user knows it.
+        what: What is being done, e.g. ``scan.dat cannot be written``.
+        right: What an account needs to be allowed to do it, e.g. ``s3:PutObject``.
+
+    Raises:
+        ConditionFailedError, NoSuchUploadError, NotThereError, UnsupportedError: See there.
+        ProtocolError: No object can have such a key.
+        DeliveryError: The store refuses this object for good.
+        StorageError: Everything that may be otherwise when it is tried again.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise _refused(where, what, right, error) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise WrongKeyError(
+            f"{where}: there are no keys for it: {error}", hint="give access_key_id and secret_key_id in [s3]"
+        ) from error
+    except (BotoCoreError, OSError) as error:
+        raise StorageError(f"{where}: {what}: {_words(error)}", hint=GOES_ON) from error
+
+
+def _refused(where: str, what: str, right: str, error: ClientError) -> DeliveryError | ProtocolError | StorageError:
+    answer: dict[str, Any] = error.response.get("Error", {})
+    code, message = str(answer.get("Code", "")), str(answer.get("Message", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    text = f"{where}: {what}: {code}" + (f" ({message.rstrip('.')})" if message and message != code else "")
+    if code in _CONDITION or status in {409, 412}:
+        return ConditionFailedError(text)
+    if code in _GONE:
+        return NoSuchUploadError(text)
+    if code == "NoSuchBucket":
+        return WrongKeyError(
+            f"{where}: there is no such bucket", hint="make the bucket, or give the name of another one"
+        )
+    if code in _NOT_THERE:
+        return NotThereError(text)
+    if code in _UNSUPPORTED:
+        return UnsupportedError(text)
+    if code in _WHO:
+        return WrongKeyError(
+            f"{where}: the store does not accept our keys: {code}",
+            hint="check access_key_id and secret_key_id in [s3] of the config file, and the variables they name",
+        )
+    if code in _RIGHTS:
+        needed = f": our account needs the right {right}" if right else ""
+        return NoRightError(
+            f"{where}: {what}: the store says {code}{needed}", hint="give the account that right; it goes on by itself"
+        )
+    if code in _CLOCK:
+        return StorageError(f"{where}: {what}: {code}", hint="set the clock of this computer; it goes on by itself")
+    if code in _KEY:
+        return ProtocolError(text, hint="rename the file on the sending side")
+    if code in _SIZE:
+        return DeliveryError(text, hint="the store takes no objects of that size")
+    return StorageError(text, hint=GOES_ON)
+
+
+def _words(error: Exception) -> str:
+    """The text without botocore's line breaks; it never holds a secret."""
+    return " ".join(str(error).split()) or type(error).__name__

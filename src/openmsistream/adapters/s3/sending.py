@@ -1,0 +1,283 @@
+"""Full parts on their way to the store: a few threads, a bounded number of bytes, and every part until it is there.
+
+A part that the ledger says is there already is compared and not sent again. Knows the bucket and the ledger of
+uploads; it must not know how parts are filled, nor when an upload is complete.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Condition, Thread
+
+from blake3 import blake3
+
+from openmsistream.adapters.s3.answers import GOES_ON, NoSuchUploadError
+from openmsistream.adapters.s3.bucket import Body, Bucket, Part
+from openmsistream.adapters.s3.ledger import Uploads
+from openmsistream.adapters.s3.spill import IN_MEMORY_BYTES, pieces_of
+from openmsistream.core.versions import VersionKey
+from openmsistream.errors import BytesLostError, OpenMSIStreamError, StorageError
+
+ROOM_SECONDS = 3.0
+"""How long to wait for room: a consumer that does not poll for ``max.poll.interval.ms`` loses its partitions."""
+_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
+_END_SECONDS = 5.0
+_LOST = "leave the work folder alone, and see whether a rule of the bucket removes unfinished uploads too soon"
+
+
+@dataclass(eq=False)
+class Upload:
+    """
+    A multipart upload of one version; its fields are changed under the lock of ``PartSender``.
+
+    Attributes:
+        key, object_key: The version, and where it goes.
+        metadata: Asked for when the upload begins: what the object says.
+        upload_id: None until it has begun.
+        recorded: The parts that the store has by the ledger.
+        done: The parts that the store has and whose bytes came here.
+        waiting: How many parts are on their way.
+        problem: Why a part cannot be sent now.
+        refused: Why it never can be.
+        lost: Why its bytes are to be read again.
+        dropped: Nobody wants it any more.
+        replaced: What is dropped goes on as another one with the same id.
+    """
+
+    key: VersionKey
+    object_key: str
+    metadata: Callable[[], Mapping[str, str]]
+    upload_id: str | None = None
+    recorded: dict[int, Part] = field(default_factory=dict)
+    done: dict[int, Part] = field(default_factory=dict)
+    waiting: int = 0
+    problem: StorageError | None = None
+    refused: OpenMSIStreamError | None = None
+    lost: str = ""
+    dropped: bool = False
+    replaced: bool = False
+
+    def again(self) -> Upload:
+        """The same upload, whose bytes come again from the first one on: what the store has is compared with them."""
+        self.dropped = self.replaced = True
+        return Upload(
+            self.key,
+            self.object_key,
+            self.metadata,
+            self.upload_id or None,
+            {**self.recorded, **self.done},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    upload: Upload
+    number: int
+    body: bytearray | Path
+    size: int
+
+
+class PartSender:
+    """
+    Sends parts.
+
+    Args:
+        bucket: Where to.
+        uploads: Told of what was begun and done.
+        threads: How many parts are sent at once; as many may wait in memory in all.
+    """
+
+    def __init__(self, bucket: Bucket, uploads: Uploads, threads: int) -> None:
+        self._bucket, self._uploads, self._most = bucket, uploads, threads
+        self._changed = Condition()
+        self._jobs: deque[_Job] = deque()
+        self._on_the_way = 0
+        self._closing = False
+        self._threads = [Thread(target=self._work, name=f"part {n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for_room(self, upload: Upload, seconds: float = ROOM_SECONDS) -> None:
+        """
+        Return when another part may be given.
+
+        Raises:
+            BytesLostError: The upload is gone.
+            StorageError: There was no room in time: the store is slow or away.
+        """
+        with self._changed:
+            self._raise_for(upload, also_problem=False)
+            if self._changed.wait_for(lambda: self._on_the_way < self._most or upload.lost, seconds):
+                self._raise_for(upload, also_problem=False)
+                return
+            problem = upload.problem or next((job.upload.problem for job in self._jobs if job.upload.problem), None)
+        raise problem or StorageError(
+            f"{self._bucket.where}: it is slow: {self._most} parts are on their way, and none arrived for"
+            f" {seconds:g} s",
+            hint=GOES_ON,
+        )
+
+    def send(self, upload: Upload, number: int, body: bytearray | Path, size: int) -> None:
+        """Give a part; a file is removed once it is sent."""
+        with self._changed:
+            upload.waiting += 1
+            self._on_the_way += 1
+            self._jobs.append(_Job(upload, number, body, size))
+            self._changed.notify_all()
+
+    def wait_for(self, upload: Upload) -> None:
+        """
+        Return when all parts that were given are there.
+
+        Raises:
+            BytesLostError: The upload is gone.
+            StorageError: A part cannot be sent now; it is tried again.
+            DeliveryError, ProtocolError: It never can be.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not upload.waiting or upload.problem or upload.refused or upload.lost)
+            self._raise_for(upload, also_problem=True)
+
+    def drop(self, upload: Upload) -> None:
+        """Nobody wants the upload any more: once nothing of it is on its way, it is abandoned in the ledger."""
+        with self._changed:
+            upload.dropped = True
+            self._changed.notify_all()
+            if upload.waiting:
+                return
+        self._uploads.abandon(upload.key)
+
+    def close(self) -> None:
+        """Send nothing more; returns when the threads have ended, or after some seconds."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(_END_SECONDS)
+        for job in self._jobs:
+            _remove(job)
+
+    def _raise_for(self, upload: Upload, *, also_problem: bool) -> None:
+        if upload.lost:
+            raise BytesLostError(f"{self._bucket.where}: {upload.object_key}: {upload.lost}", [upload.key], hint=_LOST)
+        if upload.refused is not None:
+            raise upload.refused
+        if also_problem and upload.problem is not None:
+            raise upload.problem
+
+    # -- on the threads -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            tries = 0
+            while self._wanted(job):
+                try:
+                    part = self._sent(job)
+                except NoSuchUploadError:
+                    self._end(job, lost="its unfinished upload was removed by somebody else")
+                    break
+                except FileNotFoundError:
+                    self._end(job, lost="a file of it in the work folder was removed by somebody else")
+                    break
+                except StorageError as error:
+                    self._tell(job, error)
+                    self._pause(job, _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+                    tries += 1
+                except OpenMSIStreamError as error:
+                    self._end(job, refused=error)
+                    break
+                else:
+                    self._end(job, part=part)
+                    break
+            else:
+                self._end(job)
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closing)
+            return None if self._closing else self._jobs.popleft()
+
+    def _wanted(self, job: _Job) -> bool:
+        upload = job.upload
+        return not (upload.dropped or upload.lost or upload.refused or self._closing)
+
+    def _sent(self, job: _Job) -> Part:
+        upload, crc, digest = job.upload, 0, blake3()
+        for piece in pieces_of(job.body):
+            crc = zlib.crc32(piece, crc)
+            digest.update(piece)
+        recorded = upload.recorded.get(job.number)
+        if recorded is not None and (recorded.size, recorded.digest) == (job.size, digest.digest()):
+            return recorded
+        upload_id = self._begun(upload)
+        with _opened(job) as body:
+            etag = self._bucket.put_part(upload.object_key, upload_id, job.number, body, size=job.size, crc=crc)
+        part = Part(job.number, job.size, etag, crc, digest.digest())
+        self._uploads.part_done(upload_id, part)
+        return part
+
+    def _begun(self, upload: Upload) -> str:
+        with self._changed:
+            self._changed.wait_for(lambda: upload.upload_id != "")
+            if upload.upload_id is not None:
+                return upload.upload_id
+            upload.upload_id = ""  # one thread begins it, the others wait
+        begun: str | None = None
+        try:
+            begun = self._bucket.begin(upload.object_key, upload.metadata())
+            self._uploads.begun(upload.key, upload.object_key, begun)
+        finally:
+            with self._changed:
+                upload.upload_id = begun
+                self._changed.notify_all()
+        return begun
+
+    def _tell(self, job: _Job, error: StorageError) -> None:
+        with self._changed:
+            job.upload.problem = error
+            self._changed.notify_all()
+
+    def _pause(self, job: _Job, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._wanted(job), seconds)
+
+    def _end(
+        self, job: _Job, *, part: Part | None = None, lost: str = "", refused: OpenMSIStreamError | None = None
+    ) -> None:
+        upload = job.upload
+        with self._changed:
+            upload.waiting -= 1
+            self._on_the_way -= 1
+            upload.lost, upload.refused = upload.lost or lost, upload.refused or refused
+            if part is not None:
+                upload.done[part.number] = part
+                upload.problem = None
+            abandoned = upload.dropped and not upload.replaced and not upload.waiting
+            self._changed.notify_all()
+        _remove(job)
+        if abandoned and not self._closing:
+            self._uploads.abandon(upload.key)
+
+
+@contextmanager
+def _opened(job: _Job) -> Iterator[Body]:
+    """The body of a job as a request takes it: small ones at once, since a file is sent in very small pieces."""
+    body = job.body
+    if not isinstance(body, Path):
+        yield body
+        return
+    if job.size <= IN_MEMORY_BYTES:
+        yield b"".join(pieces_of(body))
+        return
+    with body.open("rb") as file:
+        yield file
+
+
+def _remove(job: _Job) -> None:
+    if isinstance(job.body, Path):
+        job.body.unlink(missing_ok=True)

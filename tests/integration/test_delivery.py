@@ -1,0 +1,566 @@
+"""Whole files in a folder: existing files, names, rights, times, lost partial files, and the command for each file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from openmsistream.adapters.filesystem import durable
+from openmsistream.adapters.filesystem.partials import OPEN_FILES
+from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing, owner_ids
+from openmsistream.adapters.filesystem.sink import FolderSink
+from openmsistream.adapters.filesystem.spelling import Spelling, folds
+from openmsistream.adapters.hook import DeliveredHook, HookSettings
+from openmsistream.core.chunk import HashName
+from openmsistream.core.events import Event, FileDelivered, Note
+from openmsistream.core.names import NameRule, Naming
+from openmsistream.core.versions import VersionKey
+from openmsistream.errors import BytesLostError, ConfigError, DeliveryError, ProtocolError, StorageError
+from openmsistream.ports import Publication
+from tests.faults.support import eventually
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions and owners")
+as_root = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root may give files away")
+NAMED = 1_769_881_501_000_000_000  # 2026-01-31 17:45:01 UTC
+
+
+def version(path: str, data: bytes, number: int = 1, mtime_ns: int | None = NAMED) -> tuple[Publication, bytes]:
+    key = VersionKey(path, bytes([number]) * 16)
+    return Publication(key, path, len(data), mtime_ns, blake3(data).digest()), data
+
+
+def write(sink: FolderSink, *versions: tuple[Publication, bytes]) -> list[Publication]:
+    for publication, data in versions:
+        sink.write(publication.key, 0, data)
+    sink.sync([publication.key for publication, _ in versions])
+    return [publication for publication, _ in versions]
+
+
+def deliver(sink: FolderSink, *versions: tuple[Publication, bytes]) -> list[str]:
+    """Where they stand; fails when one of them cannot be delivered."""
+    batch = write(sink, *versions)
+    assert sink.publish(batch) == {}
+    return [Path(sink.where(p.key)).relative_to(sink.root).as_posix() for p in batch]
+
+
+def visible(root: Path) -> dict[str, bytes]:
+    files = {file.relative_to(root).as_posix(): file for file in root.rglob("*") if file.is_file()}
+    return {path: file.read_bytes() for path, file in files.items() if not path.startswith(".openmsistream/")}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@contextmanager
+def sink_on(root: Path, *, by_descriptor: bool = True, **rules: object) -> Iterator[FolderSink]:
+    made = FolderSink(root, by_descriptor=by_descriptor and os.name != "nt", rules=DeliveryRules(**rules))  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+# -- existing files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_keep_both_leaves_what_stands_and_names_the_newer_version_by_its_time(root: Path, by_descriptor: bool):
+    """Whoever wrote what stands; each further version has a name of its own."""
+    (root / "mine.csv").write_bytes(b"the user's own")
+    with sink_on(root, existing=Existing.KEEP_BOTH, by_descriptor=by_descriptor) as sink:
+        names = deliver(
+            sink, version("mine.csv", b"one", 1), version("a/b.csv", b"two", 2), version("a/b.csv", b"three", 3)
+        )
+
+    assert names[1] == "a/b.csv"
+    assert names[0].startswith("mine~20260131-174501-")
+    assert names[2].startswith("a/b~20260131-174501-")
+    contents = dict(zip(names, [b"one", b"two", b"three"], strict=True))
+    assert visible(root) == {"mine.csv": b"the user's own", **contents}
+
+
+@pytest.mark.parametrize("mode", [Existing.KEEP_BOTH, Existing.NEVER])
+def test_a_version_that_comes_again_after_a_kill_gets_no_second_name(root: Path, mode: Existing):
+    """The kill came between its name and the ledger, so the program knows nothing of it: its bytes tell."""
+    versions = [version("a.csv", b"one", 1)]
+    if mode is Existing.KEEP_BOTH:
+        versions.append(version("a.csv", b"two", 2))
+    with sink_on(root, existing=mode) as sink:
+        names = deliver(sink, *versions)
+    before = visible(root)
+
+    for _ in range(2):
+        with sink_on(root, existing=mode) as sink:
+            assert sink.restore([]) == set()
+            assert deliver(sink, *versions) == names
+
+    assert visible(root) == before
+    assert len(before) == len(versions)
+    assert list((root / ".openmsistream" / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+@pytest.mark.parametrize("there", ["file", "folder", "link"])
+def test_never_overwrites_nothing_and_the_newer_version_is_kept_in_quarantine(
+    root: Path, there: str, by_descriptor: bool
+):
+    """The reason names the file, and the others of the batch are delivered."""
+    target = root / "a.csv"
+    if there == "file":
+        target.write_bytes(b"old!")
+    elif there == "folder":
+        target.mkdir()
+    else:
+        target.symlink_to(root / "nowhere")
+    with sink_on(root, existing=Existing.NEVER, by_descriptor=by_descriptor) as sink:
+        refused, fine = write(sink, version("a.csv", b"new!"), version("b.csv", b"fine", 2))
+        failed = sink.publish([refused, fine])
+        sink.set_aside(refused.key, failed[refused.key].message)
+
+    assert list(failed) == [refused.key]
+    assert isinstance(failed[refused.key], DeliveryError)
+    assert failed[refused.key].message == "'a.csv': a file of that name is there already, and is never overwritten"
+    assert target.read_bytes() == b"old!" if there == "file" else os.path.lexists(target)
+    assert (root / "b.csv").read_bytes() == b"fine"
+    (kept,) = (root / ".openmsistream" / "quarantine").glob("*.part")
+    assert kept.read_bytes() == b"new!"
+
+
+@posix
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_a_link_of_the_users_is_never_followed_to_find_out_what_stands(root: Path, by_descriptor: bool):
+    """A link to a file of the same content is something else than that file."""
+    (root.parent / "elsewhere").write_bytes(b"same")
+    (root / "a").symlink_to(root.parent / "elsewhere")
+    with sink_on(root, existing=Existing.KEEP_BOTH, by_descriptor=by_descriptor) as sink:
+        (name,) = deliver(sink, version("a", b"same"))
+    assert name.startswith("a~")
+    assert (root / "a").is_symlink()
+
+
+@posix
+def test_a_name_is_taken_only_when_it_is_free_where_the_system_cannot_do_that_in_one_step(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By a second link, where Linux' own call is missing, as on macOS and on network shares."""
+    monkeypatch.setattr(durable, "_rename_noreplace", lambda *_: None)
+    (root / "a").write_bytes(b"old")
+    (root / "new").write_bytes(b"new")
+    assert not durable.rename_to_new(root / "new", root / "a", None, None)
+    assert durable.rename_to_new(root / "new", root / "b", None, None)
+    assert visible(root) == {"a": b"old", "b": b"new"}
+
+
+@posix
+def test_a_kill_between_the_two_steps_of_such_a_file_system_is_put_right(root: Path):
+    """The partial file is still there under its first name, and is the same file as the one delivered."""
+    one = version("a", b"data")
+    with sink_on(root, existing=Existing.NEVER) as sink:
+        write(sink, one)
+    (partial,) = (root / ".openmsistream" / "partial").iterdir()
+    os.link(partial, root / "a")
+    with sink_on(root, existing=Existing.NEVER) as sink:
+        assert sink.restore([one[0].key]) == {one[0].key}
+        assert sink.publish([one[0]]) == {}
+    assert visible(root) == {"a": b"data"}
+    assert not partial.exists()
+
+
+# -- rights, owner, time ------------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_files_and_new_folders_get_their_modes_whatever_the_umask_says(root: Path, by_descriptor: bool):
+    """Folders that were there before stay as they are."""
+    (root / "old").mkdir(mode=0o711)
+    before = os.umask(0o077)
+    try:
+        with sink_on(root, file_mode=0o644, folder_mode=0o755, by_descriptor=by_descriptor) as sink:
+            deliver(sink, version("new/er/a", b"1"), version("old/b", b"2", 2))
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE((root / path).stat().st_mode) for path in ("new", "new/er", "new/er/a", "old", "old/b")}
+    assert modes == {"new": 0o755, "new/er": 0o755, "new/er/a": 0o644, "old": 0o711, "old/b": 0o644}
+
+
+@posix
+def test_a_file_that_others_may_not_read_is_kept_from_them_while_it_comes_in(root: Path):
+    """And its owner may write it, however it is to be in the end."""
+    with sink_on(root, file_mode=0o440) as sink:
+        many = [version(f"{number}", b"12345678", number) for number in range(1, OPEN_FILES + 20)]
+        for publication, data in many:
+            sink.write(publication.key, 0, data[:4])
+        partials = list((root / ".openmsistream" / "partial").iterdir())
+        assert {stat.S_IMODE(file.stat().st_mode) & 0o077 for file in partials} <= {0o040, 0}
+        for publication, data in many:
+            sink.write(publication.key, 4, data[4:])
+        assert sink.publish([publication for publication, _ in many]) == {}
+    assert {stat.S_IMODE((root / p.path).stat().st_mode) for p, _ in many} == {0o440}
+
+
+@as_root
+def test_files_and_new_folders_get_their_owner(root: Path):
+    """By number, so also one that this computer has no name for."""
+    owner, group = owner_ids("12345:23456")
+    with sink_on(root, owner=owner, group=group) as sink:
+        deliver(sink, version("new/a", b"1"))
+    found = [((root / path).stat().st_uid, (root / path).stat().st_gid) for path in ("new", "new/a")]
+    assert found == [(12345, 23456)] * 2
+
+
+@as_root
+def test_an_owner_that_may_not_be_given_is_an_error_at_the_start(root: Path):
+    """And not a file that fails a week later."""
+    code = """
+import os, sys
+from pathlib import Path
+from openmsistream.adapters.filesystem.rules import DeliveryRules
+from openmsistream.adapters.filesystem.sink import FolderSink
+from openmsistream.errors import ConfigError
+os.setgid(65534), os.setuid(65534)
+try:
+    FolderSink(Path(sys.argv[1]), rules=DeliveryRules(owner=0))
+except ConfigError as error:
+    print(error.message + "|" + error.hint)
+"""
+    for folder in (root, *root.parents[:3]):
+        folder.chmod(0o777)
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
+    message, hint = done.stdout.strip().split("|")
+    assert message == f"{root}: files cannot get the owner that was asked for: Operation not permitted"
+    assert "only root may give files away" in hint
+    assert list((root / ".openmsistream" / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["nobody-of-that-name", "0:no-such-group"])
+def test_an_owner_whom_nobody_knows_is_an_error(text: str):
+    """The text says which of the two it is."""
+    with pytest.raises(ConfigError, match=r"knows no (user 'nobody|group 'no-such)|Windows"):
+        owner_ids(text)
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_files_get_their_senders_time_when_asked_to(root: Path, by_descriptor: bool):
+    """A time that no file system can have is left out, and does not keep a file from being delivered."""
+    with sink_on(root, keep_mtime=True, by_descriptor=by_descriptor) as sink:
+        deliver(sink, version("a", b"1"), version("b", b"2", 2, mtime_ns=2**80), version("c", b"3", 3, mtime_ns=None))
+    assert (root / "a").stat().st_mtime_ns == NAMED
+    assert visible(root) == {"a": b"1", "b": b"2", "c": b"3"}
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+
+def test_mapped_names_are_found_again(root: Path):
+    """What is asked for by its sender's path is what stands under the mapped one."""
+    sink = FolderSink(root, names="map")
+    (name,) = deliver(sink, version("aux/scan 12:30.csv", b"data"))
+    assert name == "%61ux/scan 12%3A30.csv"
+    assert sink.naming.original(name) == "aux/scan 12:30.csv"
+    assert sink.stands("aux/scan 12:30.csv", 4)
+    assert sink.holds("aux/scan 12:30.csv", 4, HashName.BLAKE3, blake3(b"data").digest())
+    assert not sink.stands(name, 4)
+    sink.close()
+
+
+def test_names_that_windows_cannot_have_are_refused_when_asked_to(root: Path):
+    """Alone, with the reason."""
+    sink = FolderSink(root, names="refuse")
+    bad, good = write(sink, version("scan 12:30.csv", b"1"), version("b", b"2", 2))
+    failed = sink.publish([bad, good])
+    assert list(failed) == [bad.key]
+    assert isinstance(failed[bad.key], ProtocolError)
+    assert "Windows does not allow ':'" in failed[bad.key].message
+    sink.close()
+
+
+def folding(root: Path, rule: NameRule = NameRule.KEEP) -> Spelling:
+    """A destination that takes ``a`` and ``A`` for the same name but keeps how they are spelled, as macOS does."""
+
+    def names(folder: str) -> list[str]:
+        return [each.name for each in (root / folder).iterdir()]
+
+    def exists(path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        try:
+            return name.casefold() in {each.casefold() for each in names(folder)}
+        except FileNotFoundError:
+            return False
+
+    return Spelling(Naming(rule, folds=True), exists, names)
+
+
+@pytest.mark.parametrize("rule", [NameRule.KEEP, NameRule.MAP])
+def test_paths_that_differ_in_case_alone_do_not_overwrite_each_other(root: Path, rule: NameRule):
+    """Files and folders: the first has its name, others get escapes, also in the next batch and after a restart."""
+    paths = ["Run/Scan.csv", "run/Scan.csv", "Run/scan.csv", "run/scan.csv", "Run/SCAN.csv", "Run/%73can.csv"]
+    files = [version(path, path.encode(), number) for number, path in enumerate(paths, 1)]
+    sink = FolderSink(root, spelling=folding(root, rule))
+    names = deliver(sink, *files[:3]) + deliver(sink, *files[3:])
+    sink.close()
+    again = FolderSink(root, spelling=folding(root, rule))
+    newer = [version(path, path.encode() + b"!", 10 + number) for number, path in enumerate(paths)]
+    assert deliver(again, *newer) == names
+    assert all(again.stands(path, len(path) + 1) for path in paths)
+    again.close()
+
+    assert names[:3] == ["Run/Scan.csv", "%72un/Scan.csv", "Run/%73can.csv"]
+    assert len({name.casefold() for name in names}) == len(paths)
+    assert [Naming(rule, folds=True).original(name) for name in names] == paths
+    assert visible(root) == {name: path.encode() + b"!" for name, path in zip(names, paths, strict=True)}
+
+
+def test_a_folder_that_tells_case_apart_is_recognised(root: Path):
+    """As the tests' own disk is known to do, or not to."""
+    with sink_on(root):
+        (root / "probe").write_bytes(b"")
+        assert folds(root) == (root / "PROBE").exists()
+
+
+# -- partial files that somebody removes --------------------------------------------------------------------------
+
+
+def partials(root: Path) -> list[Path]:
+    return list((root / ".openmsistream" / "partial").iterdir())
+
+
+def test_a_lost_partial_file_is_told_and_never_taken_for_delivered(root: Path):
+    """Also where another file of that size stands under the name; the others of its batch are delivered."""
+    (root / "a").write_bytes(b"else")
+    with sink_on(root) as sink:
+        (lost,) = write(sink, version("a", b"data"))
+        for file in partials(root):
+            file.unlink()
+        (fine,) = write(sink, version("b", b"fine", 2))
+        with pytest.raises(BytesLostError, match="'a' was removed or cut") as told:
+            sink.publish([lost, fine])
+        assert list(told.value.keys) == [lost.key]
+        assert visible(root) == {"a": b"else", "b": b"fine"}
+
+        sink.discard(lost.key)
+        sink.write(lost.key, 0, b"data")
+        assert sink.publish([lost, fine]) == {}
+    assert visible(root) == {"a": b"data", "b": b"fine"}
+
+
+def test_what_was_received_of_a_lost_file_is_not_taken_for_written_when_more_of_it_comes(root: Path):
+    """A new empty file in its place would be a file with a hole."""
+    with sink_on(root) as sink:
+        first = version("a", b"data")[0]
+        sink.write(first.key, 0, b"da")
+        for file in partials(root):
+            file.unlink()
+        for number in range(2, OPEN_FILES + 2):
+            sink.write(version(str(number), b"x", number)[0].key, 0, b"x")
+        with pytest.raises(BytesLostError):
+            sink.write(first.key, 2, b"ta")
+        with pytest.raises(BytesLostError):
+            list(sink.read(first.key, 0, 2))
+
+
+def test_a_partial_file_that_was_cut_is_told(root: Path):
+    """It ends before the bytes that were written."""
+    with sink_on(root) as sink:
+        (one,) = write(sink, version("a", b"data"))
+        os.truncate(partials(root)[0], 2)
+        with pytest.raises(BytesLostError):
+            list(sink.read(one.key, 0, 4))
+
+
+def test_new_files_come_in_when_the_folder_of_partial_files_was_removed(root: Path):
+    """It is made again, unless the whole work folder is gone: the disk may not be mounted any more."""
+    with sink_on(root) as sink:
+        (root / ".openmsistream" / "partial").rmdir()
+        deliver(sink, version("a", b"1"))
+        assert visible(root) == {"a": b"1"}
+
+        shutil.rmtree(root / ".openmsistream")
+        with pytest.raises(StorageError, match="cannot be written") as told:
+            sink.write(version("b", b"2", 2)[0].key, 0, b"2")
+        assert not isinstance(told.value, BytesLostError)
+        assert not (root / ".openmsistream").exists()
+
+
+# -- the command for each delivered file --------------------------------------------------------------------------
+
+TELLS = """
+import json, os, sys
+with open(sys.argv[1], "a", encoding="utf-8") as file:
+    names = ("OMS_PATH", "OMS_RELATIVE_PATH", "OMS_SIZE", "OMS_DIGEST", "OMS_TOPIC")
+    file.write(json.dumps({"arguments": sys.argv[2:], **{name: os.environ[name] for name in names}}) + "\\n")
+"""
+
+
+def hook_of(
+    words: list[str], journal: Path, told: Callable[[Event], None] = lambda _: None, **more: object
+) -> DeliveredHook:
+    settings = HookSettings(words, "xrd", retry_seconds=0.01)
+    return DeliveredHook(replace(settings, **more), journal, told)  # type: ignore[arg-type]
+
+
+def python(code: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def delivered(root: Path, name: str = "a.csv", data: bytes = b"data") -> FileDelivered:
+    (root / name).write_bytes(data)
+    return FileDelivered(name, len(data), 0.1, blake3(data).hexdigest(), str(root / name))
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def test_the_command_gets_the_file_as_arguments_and_environment_and_no_shell_sees_it(root: Path, tmp_path: Path):
+    """Placeholders anywhere in a word; whatever a file is called."""
+    name = "a b;touch $(x) 'µ'.csv"
+    log = tmp_path / "log"
+    hook = hook_of(python(TELLS, log, "{path}", "n={name}:{size}", "{digest}", "{other}"), tmp_path / "j.sqlite")
+    event = delivered(root, name)
+    hook.take(event)
+    hook.close(drain=lambda: True)
+
+    (line,) = lines(log)
+    assert json.loads(line) == {
+        "arguments": [event.file, f"n={name}:4", event.digest, "{other}"],
+        "OMS_PATH": event.file,
+        "OMS_RELATIVE_PATH": name,
+        "OMS_SIZE": "4",
+        "OMS_DIGEST": event.digest,
+        "OMS_TOPIC": "xrd",
+    }
+
+
+def test_a_command_that_fails_is_told_tried_again_and_given_up(root: Path, tmp_path: Path):
+    """With exit code and the last line it said; the other files' calls are made."""
+    told: list[Event] = []
+    code = "import sys; print('first', 'last', sep='\\n', file=sys.stderr) or sys.exit(3 * ('bad' in sys.argv[1]))"
+    hook = hook_of(python(code, "{name}"), tmp_path / "j.sqlite", told.append)
+    hook.take(delivered(root, "bad.csv"))
+    hook.take(delivered(root, "good.csv"))
+    hook.close(drain=lambda: True)
+
+    texts = [event.text for event in told if isinstance(event, Note)]
+    assert texts == [
+        f"bad.csv: the command of --on-delivered ended with exit code 3: last ({what})"
+        for what in ("try 1 of 3", "try 2 of 3", "it is not tried again")
+    ]
+    again = hook_of(python(code, "{name}"), tmp_path / "j.sqlite", told.append)
+    again.recover(lambda _: "")
+    again.close(drain=lambda: True)
+    assert len(told) == 3
+
+
+def test_a_command_that_works_at_the_second_try_is_done(root: Path, tmp_path: Path):
+    """Nothing more is said then."""
+    told: list[Event] = []
+    code = "import os, sys; os.path.exists(sys.argv[1]) or (open(sys.argv[1], 'w').close(), sys.exit(1))"
+    hook = hook_of(python(code, tmp_path / "been here"), tmp_path / "j.sqlite", told.append)
+    hook.take(delivered(root))
+    hook.close(drain=lambda: True)
+    assert len(told) == 1
+
+
+@posix
+def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(root: Path, tmp_path: Path):
+    """Also a program that it left behind."""
+    told: list[Event] = []
+    pid = tmp_path / "pid"
+    words = ["sh", "-c", f"sleep 600 & echo $! > '{pid}'; wait"]
+    hook = hook_of(words, tmp_path / "j.sqlite", told.append, seconds=0.5, tries=1)
+    hook.take(delivered(root))
+    hook.close(drain=lambda: True)
+    (note,) = told
+    assert isinstance(note, Note)
+    assert "took longer than 0.5 s and was ended" in note.text
+    child = Path("/proc") / pid.read_text().strip() / "stat"
+    if sys.platform == "linux":
+        eventually(lambda: not child.exists() or child.read_text().split()[2] == "Z", "the child ended")
+
+
+def test_no_more_commands_run_at_once_than_allowed_and_the_loop_never_waits(root: Path, tmp_path: Path):
+    """However many files come; all calls are made."""
+    log = tmp_path / "log"
+    code = "import sys, time; f = open(sys.argv[1], 'a'); f.write('+\\n'); f.flush(); time.sleep(.05); f.write('-\\n')"
+    hook = hook_of(python(code, log), tmp_path / "j.sqlite", parallel=2)
+    for number in range(12):
+        hook.take(delivered(root, f"{number}.csv"))
+    hook.turn()
+    assert len(lines(log)) < 24
+    hook.close(drain=lambda: True)
+
+    running, most = 0, 0
+    for line in lines(log):
+        running += 1 if line == "+" else -1
+        most = max(most, running)
+    assert (len(lines(log)), running) == (24, 0)
+    assert 1 <= most <= 2
+
+
+def test_calls_that_a_stop_leaves_over_are_made_at_the_next_start(root: Path, tmp_path: Path):
+    """At least once: what ran when it was ended runs again, unless its file is gone by then."""
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    code = (
+        "import os, sys, time\n"
+        "open(sys.argv[1], 'a').write(sys.argv[3] + '\\n')\n"
+        "while not os.path.exists(sys.argv[2]): time.sleep(.01)\n"
+    )
+    words = python(code, log, gate, "{name}")
+    hook = hook_of(words, tmp_path / "j.sqlite", parallel=1, shutdown_seconds=0.1)
+    for name in ("a", "b", "c"):
+        hook.take(delivered(root, name))
+    eventually(lambda: hook.turn() or lines(log) == ["a"], "the first runs")
+    hook.close(drain=lambda: False)
+    (root / "b").unlink()
+
+    gate.touch()
+    told: list[Event] = []
+    again = hook_of(words, tmp_path / "j.sqlite", told.append, parallel=1)
+    again.recover(lambda _: "")
+    again.close(drain=lambda: True)
+    assert lines(log) == ["a", "a", "c"]
+    assert [event.text for event in told if isinstance(event, Note)] == [
+        "--on-delivered: 2 calls of an earlier run are made now"
+    ]
+
+
+@pytest.mark.parametrize("mode", list(Existing))
+def test_no_call_is_lost_when_a_kill_comes_right_after_a_file_got_its_name(root: Path, tmp_path: Path, mode: Existing):
+    """It was announced before, and at the next start its bytes show that it stands; what does not is forgotten."""
+    log = tmp_path / "log"
+    words = python(TELLS, log)
+    hook = hook_of(words, tmp_path / "j.sqlite")
+    sink = FolderSink(root, rules=DeliveryRules(existing=mode), announce=hook.announce)
+    old, new, refused = version("a", b"old!"), version("b", b"new!", 2), version("nul", b"never", 3)
+    assert list(sink.publish(write(sink, old, new, refused))) == [refused[0].key]
+    sink.close()
+    hook.close(drain=lambda: True)
+    assert lines(log) == []
+
+    hook = hook_of(words, tmp_path / "j.sqlite")
+    sink = FolderSink(root, rules=DeliveryRules(existing=mode))
+    hook.recover(lambda each: sink.standing(each, each.hash_name, each.digest))
+    sink.close()
+    hook.close(drain=lambda: True)
+    assert sorted(json.loads(line)["OMS_PATH"] for line in lines(log)) == [str(root / "a"), str(root / "b")]
+
+
+def test_a_program_that_is_not_there_is_an_error_at_the_start(tmp_path: Path):
+    """And not one for each file."""
+    with pytest.raises(ConfigError, match="'no-such-program-here' is no program"):
+        hook_of(["no-such-program-here", "{path}"], tmp_path / "j.sqlite")
