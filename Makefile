@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+# Most tests wait for something; the files of tests share the computer, each process with a broker of its own.
+PARALLEL := -n 3 --dist loadfile
 
 .PHONY: help demo test test-long check bench clean
 .DEFAULT_GOAL := help
@@ -21,10 +23,10 @@ demo: $(READY) ## see it work: a real broker, an uploader, a downloader, every b
 	$(BIN)/openmsistream demo
 
 test: $(READY) ## all tests, with 3 seeds per fault and small scales
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-long: $(READY) ## all tests, with all seeds and full scales
-	OMS_SEEDS=20 OMS_LONG=1 $(BIN)/python -m pytest
+	OMS_SEEDS=20 OMS_LONG=1 $(BIN)/python -m pytest $(PARALLEL)
 
 check: $(READY) ## style, types and layers
 	$(BIN)/ruff check .

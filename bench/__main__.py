@@ -22,7 +22,7 @@ import psutil
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
-from bench import report, targets, uploader
+from bench import report, targets, to_s3, uploader
 from bench.alone import Finding
 from bench.contestants import BARE, FLOOR_1, FLOOR_2, OURS, PEER, SCENARIOS, Bench, Task, Trial, timed
 from bench.material import Material, make
@@ -31,7 +31,8 @@ from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
 from tests.compat import peer
 
-_CHOICES = (*SCENARIOS, *uploader.SCENARIOS, "start")
+_CHOICES = (*SCENARIOS, *uploader.SCENARIOS, *to_s3.SCENARIOS, "start")
+_LONG = uploader.LONG_SCENARIOS | to_s3.LONG_SCENARIOS
 _RESULTS = Path(__file__).with_name("results")
 _SENDERS = (BARE, OURS, PEER)
 _RECEIVERS = (FLOOR_1, FLOOR_2, OURS, PEER)
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, console: Console) -> None:
     wanted: frozenset[str] = frozenset(options.only or _CHOICES)
     if not (options.only or options.long):
-        wanted -= uploader.LONG_SCENARIOS
+        wanted -= _LONG
     sizes = QUICK if options.quick else FULL
     facts = report.machine() | {"rounds": _rounds(options), "quick": options.quick, "began": time.time()}
     work = Path(tempfile.mkdtemp(prefix="openmsistream-bench-", dir=options.folder))
@@ -187,6 +188,9 @@ def _moved(
         for _ in range(options.rounds or 1):
             amount = uploader.QUICK if options.quick else uploader.FULL
             findings += uploader.measure(broker.bootstrap, work, wanted, amount, console.print)
+        # Its rounds are its own, since what is compared takes turns.
+        amounts = to_s3.QUICK if options.quick else to_s3.FULL
+        findings += to_s3.measure(broker.bootstrap, work, wanted, amounts, console.print)
         return trials, findings
     finally:
         broker.stop()
@@ -253,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds; 5, or 1 with --quick")
     parser.add_argument(
-        "--long", action="store_true", help=f"also what takes minutes to prepare: {', '.join(uploader.LONG_SCENARIOS)}"
+        "--long", action="store_true", help=f"also what takes minutes to prepare: {', '.join(sorted(_LONG))}"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument(

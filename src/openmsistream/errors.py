@@ -52,6 +52,10 @@ class StorageError(OpenMSIStreamError):
     """This computer's disk or folder refused: full, read-only, no rights."""
 
 
+class BusyError(StorageError):
+    """The destination takes nothing more at the moment, and soon will again; told only when that lasts."""
+
+
 class BytesLostError(StorageError):
     """
     What was received of a version is gone from the work folder; waiting brings nothing, it is to be read again.

@@ -149,7 +149,7 @@ class Consumer(Protocol):
         Commit for the partitions among these that are this consumer's.
 
         With ``wait`` it only returns once the broker has them. UnavailableError when it does not take them: it does
-        not answer, or this consumer is no member of the group any more.
+        not answer, or this consumer is no member of the group any more. Without, that is raised by the next call.
         """
         ...
 

@@ -42,6 +42,13 @@ def kill_at(place: str) -> None:
     original: Callable[..., Any] = exchange(getattr(importlib.import_module(module), owner), method, wrapped)
 
 
+def all_in_memory() -> None:
+    """Delivery to a bucket keeps every unfinished part in memory."""
+    from openmsistream.adapters.s3.spill import Collecting
+
+    exchange(Collecting, "_make_room", lambda _: None)
+
+
 def barriers_often() -> None:
     """No protection less: a barrier after every 15 files instead of 1000, so that few files see several."""
     from openmsistream.pipeline.delivery import BarrierSettings
@@ -50,6 +57,19 @@ def barriers_often() -> None:
     assert before is not None
     assert BarrierSettings().files == before[0]
     exchange(BarrierSettings.__init__, "__defaults__", (15, *before[1:]))
+
+
+def forget_parts() -> None:
+    """Delivery to a bucket forgets which parts the store has."""
+    from dataclasses import replace
+
+    from openmsistream.adapters.s3.ledger import Uploads
+
+    def recorded(self: Uploads, key: Any) -> Any:
+        found = original(self, key)
+        return None if found is None else replace(found, parts={})
+
+    original = exchange(Uploads, "recorded", recorded)
 
 
 def forget_uploads() -> None:
@@ -158,8 +178,10 @@ def trust_paths() -> None:
 CHANGES: dict[str, Callable[[], None]] = {
     one.__name__: one
     for one in (
+        all_in_memory,
         barriers_often,
         commit_what_was_read,
+        forget_parts,
         forget_uploads,
         go_on_when_full,
         ledger_refuses_twice,

@@ -142,7 +142,7 @@ def test_control_a_downloader_that_writes_in_place_leaves_half_files(reading: Re
 
 def test_control_a_downloader_that_commits_what_it_read_loses_files(reading: Reading) -> None:
     """With offsets committed as they are read, a kill loses what was open: the checks for the rest can fail."""
-    reading.until_killed(f"{CONSUMER}.commit:after:1", changes="commit_what_was_read")
+    reading.until_killed(f"{CONSUMER}.commit:after:1", changes="commit_what_was_read,barriers_often")
     reading.until_killed(f"{SINK}.write:after:3", changes="commit_what_was_read")
 
     reading.to_the_end(changes="commit_what_was_read")

@@ -57,7 +57,7 @@ class History:
     """
     What a path held: each content, the moments at which it changed, and the last moment anything happened to it.
 
-    ``returned``: It came to look as it had looked before, after it had looked otherwise.
+    ``returned``: It came to look as it had before, after it had looked otherwise.
     """
 
     stood: dict[bytes, Stood] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class DiskFile:
     """A file that the flow has open (``ports.OpenFile``)."""
 
     def __init__(self, disk: Disk, path: str, file: File) -> None:
-        self._disk, self._path, self._file, self._at = disk, path, file, 0
+        self._disk, self.path, self._file, self._at = disk, path, file, 0
         self.stat = file.stat
         file.readers += 1
         disk.open_files.append(self)
@@ -88,13 +88,13 @@ class DiskFile:
 
     def look(self) -> Stat:
         if self not in self._disk.open_files:
-            raise SourceError(f"{self._path}: it cannot be read: it was closed")
+            raise SourceError(f"{self.path}: it cannot be read: it was closed")
         self._disk.moment("look")
         return self._file.stat
 
     def unchanged(self) -> bool:
         self._disk.moment("unchanged")
-        return self._disk.looks(self._path) == self.stat
+        return self._disk.looks(self.path) == self.stat
 
     def close(self) -> None:
         if self in self._disk.open_files:
@@ -151,6 +151,11 @@ class Disk:
             file = self.files[path] = File(number, self._clock.now_ns(), self._clock.monotonic())
         self._open(file)
         self._write(path, file, self._new(size))
+
+    def write_whole(self, path: str, size: int) -> None:
+        """A program writes a file and closes it."""
+        self.create(path, size)
+        self.close(path)
 
     def append(self, path: str, size: int) -> None:
         """A program writes on at the end; it opens the file first if none has it open."""
@@ -222,8 +227,7 @@ class Disk:
         self.folders.add(folder)
         watching, self._watching = self._watching, False
         for name in names:
-            self.create(f"{folder}/{name}", size)
-            self.close(f"{folder}/{name}")
+            self.write_whole(f"{folder}/{name}", size)
         self._watching = watching
         self._tell(lambda: self._box.appeared(folder))
 
@@ -252,14 +256,13 @@ class Disk:
 
     def looks(self, path: str) -> Stat | None:
         """What a file looks like, without the flow having asked."""
-        file = self.files.get(path)
-        return None if file is None else file.stat
+        return self.files[path].stat if path in self.files else None
 
     def open(self, path: str) -> DiskFile:
         self.moment("open")
         file = self.files.get(path)
         if file is None or path in self.unreadable:
-            raise SourceError(f"{path}: it cannot be read: {'no such file' if file is None else 'no rights'}")
+            raise SourceError(f"{path}: it cannot be read")
         return self.file_type(self, path, file)
 
     def stat(self, path: str) -> Stat | None:
@@ -302,7 +305,7 @@ class Disk:
                 yield here, [(path, looks) for path, looks in found if looks is not None]
 
     def stop(self) -> None:
-        """The program is looked at between two turns: it goes on, or ``program_ended`` is called."""
+        """Nothing: the program goes on after a look at it between two turns, or ``program_ended`` is called."""
 
     def program_ended(self) -> None:
         """What the program had open is closed, and its hints are gone."""

@@ -1,4 +1,4 @@
-"""A laboratory on fakes for the upload flow: a watched folder, a topic, a ledger. Time moves only when the flow waits."""
+"""A laboratory on fakes for the upload flow: a folder, a topic, a ledger. Time moves only when the flow waits."""
 
 from __future__ import annotations
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from openmsistream.adapters.memory import MemorySink, MemoryTopic
 from openmsistream.core.events import FileDelivered, Gap, Note, Quarantined
 from openmsistream.core.paths import partition_for
-from openmsistream.core.versions import VersionKey
-from openmsistream.core.watermark import TAGS_MAX, Mark, decode_mark, encode_mark, topic_tag
+from openmsistream.core.versions import VersionKey, tag_of
+from openmsistream.core.watermark import TAGS_MAX, Mark, Start, Why, decode_mark, encode_mark, topic_tag
 from openmsistream.errors import StorageError
 from openmsistream.pipeline.beside import ALONE_SECONDS
-from openmsistream.ports import Commit
+from openmsistream.pipeline.download import Download
+from openmsistream.ports import Barrier, Commit
 from tests.pipeline.hosts import Host
 from tests.pipeline.material import v1_records, v2_key, v2_records
 
@@ -104,6 +106,50 @@ def test_a_destination_that_refuses_does_not_keep_the_group_waiting(topic: Memor
     one.settle()
 
     assert (one.sink.files, two.sink.files) == ({}, {"a": DATA})
+
+
+class TrustsItsLedger(Download):
+    """Weakened: goes on where its ledger stopped, whatever became of the topic."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        start = self._partitions._start
+
+        def trusting(partition: int, tags: Any) -> Start:
+            found, ledger = start(partition, tags), self._partitions._ledger.position(partition)
+            return found if ledger is None else Start(ledger, Why.LEDGER, found.mark)
+
+        self._partitions._start = trusting  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("flow", [Download, TrustsItsLedger])
+def test_a_ledger_that_lacks_an_open_version_is_not_used(topic: MemoryTopic, flow: type[Download]):
+    """Its beginning is read again, as the group says; with the rule taken away the file is lost."""
+    host = Host(topic, download=flow)
+    send(topic, *v2_records("a", DATA, 1)[:2])
+    host.ledger.barrier(Barrier({0: 2}, [], [], []))
+    mark = Mark(0, 2, 2, frozenset({tag_of(v2_key("a", 1))}))
+    topic.committed["group"] = {0: Commit(0, encode_mark(mark, topic_tag("")))}
+    send(topic, v2_records("a", DATA, 1)[2])
+
+    host.settle()
+
+    assert host.sink.files == ({"a": DATA} if flow is Download else {})
+
+
+@pytest.mark.parametrize("flow", [Download, TrustsItsLedger])
+def test_a_ledger_does_not_count_against_an_operator(topic: MemoryTopic, flow: type[Download]):
+    """What was skipped on purpose is skipped; with the rule taken away it is read."""
+    host = Host(topic, download=flow)
+    send(topic, *v2_records("a", DATA, 1))
+    host.settle()
+    send(topic, *v2_records("unwanted", DATA, 2))
+    topic.committed["group"][0] = Commit(6)
+    host.kill()
+
+    host.settle()
+
+    assert ("unwanted" in host.sink.files) == (flow is TrustsItsLedger)
 
 
 @pytest.mark.parametrize("new_group", [True, False])

@@ -1,8 +1,8 @@
 """The upload flow under everything that can happen to it, in any order: a state machine, and its controls.
 
-Programs make, append to, patch, cut, rename and remove files; clocks are wrong; hints are lost, doubled, late or none;
-the broker is silent or its word is lost; the uploader is stopped, or killed at any operation, and started again. Each
-of these can happen right before any operation of the uploader.
+Programs make, append to, patch, cut, rename and remove files, also right before any operation of the uploader; clocks
+are wrong; hints are lost, doubled, late or none; the broker is silent or its word is lost; the uploader is stopped, or
+killed at any operation, and started again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.pipeline.uploader import MOMENTS, RULE, Consumed, Uploader, Whole, co
 
 LONG = os.environ.get("OMS_LONG") == "1"
 SETTINGS = settings(
-    max_examples=2_000 if LONG else 120,
+    max_examples=2_000 if LONG else 150,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -46,7 +46,7 @@ NAMES = (*FINAL, "a.part", "run/.a.x")
 Action = tuple[str, str, str, int]
 
 paths = st.sampled_from(NAMES)
-sizes = st.integers(0, 22)
+sizes = st.sampled_from([0, 1, 4, 5, 9, 14, 22])
 VERBS = (
     *(
         "create",
@@ -66,8 +66,9 @@ VERBS = (
 )
 actions = st.tuples(st.sampled_from(VERBS), paths, paths, sizes)
 moments = st.sampled_from(("read", "read", "unchanged", "open", "produce", *MOMENTS))
+flags = st.booleans()
 mostly, mostly_not = st.sampled_from([True, True, False]), st.sampled_from([False, False, True])
-pauses = st.sampled_from([0.0, 0.0, 0.3, 1.2, 3.5])
+pauses = st.sampled_from([0.0, 0.0, 0.3, 1.2, 3.5, 8.0])
 HOUR_NS = 3_600_000_000_000
 
 
@@ -78,9 +79,9 @@ class Uploading(RuleBasedStateMachine):
     scan_seconds = 5.0
 
     @initialize(
-        existing=st.booleans(),
+        existing=flags,
         silent=mostly_not,
-        tells=st.booleans(),
+        tells=flags,
         stream=mostly,
         temporary=mostly,
         before=st.lists(actions, max_size=3),
@@ -113,7 +114,7 @@ class Uploading(RuleBasedStateMachine):
             "copy over": lambda: disk.copy_over(path),
             "rename": lambda: disk.rename(path, other),
             "remove": lambda: disk.remove(path),
-            "whole": lambda: (disk.create(path, size), disk.close(path)),
+            "whole": lambda: disk.write_whole(path, size),
             "folder in": lambda: disk.move_folder_in("moved", ["a", "b"], size),
             "folder moves": lambda: disk.rename_folder("run", "moved"),
             "unreadable": lambda: disk.unreadable.add(path),
@@ -135,8 +136,24 @@ class Uploading(RuleBasedStateMachine):
         self.up.run(then)
 
     @rule(
+        verb=st.sampled_from(["patch", "patch", "append", "cut", "copy over", "whole", "rename", "remove"]),
+        moment=st.sampled_from(["read", "read", "unchanged", "produce"]),
+        nth=st.integers(1, 5),
+        size=sizes,
+        then=pauses,
+    )
+    def what_is_being_read_changes(self, verb: str, moment: str, nth: int, size: int, then: float) -> None:
+        self.up.before(moment, nth, lambda: self.act((verb, *self._being_read(), size)))
+        self.up.run(then)
+
+    def _being_read(self) -> tuple[str, str]:
+        """The file that the program opened last, and another."""
+        path = self.disk.open_files[-1].path if self.disk.open_files else FINAL[0]
+        return path, FINAL[path == FINAL[0]]
+
+    @rule(
         path=st.sampled_from(FINAL),
-        temporary=st.booleans(),
+        temporary=flags,
         pieces=st.lists(st.integers(1, 12), min_size=1, max_size=6),
         every=st.sampled_from([0.2, 0.7, 1.5, 4.0]),
         ends=st.sampled_from(["closed", "patched and closed", "closed, then patched", "left open"]),
@@ -159,18 +176,19 @@ class Uploading(RuleBasedStateMachine):
             if temporary:
                 at(when + 0.1, lambda: disk.rename(name, path))
         if ends == "closed, then patched":
-            at(when + every, lambda: (disk.patch(path, 0), disk.close(path)))
+            at(when + every, lambda: disk.patch(path, 0))
+            at(when + every, lambda: disk.close(path))
         self.horizon = max(self.horizon, when + every)
         self.up.run(then)
 
-    @rule(times=st.sampled_from(["now", "still", "back", "future", "coarse"]), hours=st.sampled_from([0, 0, 30]))
+    @rule(times=st.sampled_from(["now", "still", "back", "future", "coarse"]), hours=st.sampled_from([-30, 0, 0, 30]))
     def clocks_are_wrong(self, times: str, hours: int) -> None:
         self.disk.times = times
         self.up.clock.set_by_ns += hours * HOUR_NS
 
     # -- hints and the broker -----------------------------------------------------------------------------------
 
-    @rule(losing=st.booleans(), doubling=st.booleans(), late=st.booleans(), overflow=st.booleans(), then=pauses)
+    @rule(losing=flags, doubling=flags, late=flags, overflow=flags, then=pauses)
     def hints_go_astray(self, losing: bool, doubling: bool, late: bool, overflow: bool, then: float) -> None:
         self.disk.losing, self.disk.doubling, self.disk.late = losing, doubling, late
         if overflow:
@@ -178,13 +196,7 @@ class Uploading(RuleBasedStateMachine):
         self.hints_went_astray |= losing or late or overflow
         self.up.run(then)
 
-    @rule(
-        silent=st.booleans(),
-        answers=st.sampled_from([None, 1, 2]),
-        lost=st.integers(0, 2),
-        arrives=st.booleans(),
-        then=pauses,
-    )
+    @rule(silent=mostly_not, answers=st.sampled_from([None, 1]), lost=st.integers(0, 2), arrives=flags, then=pauses)
     def the_broker_is_in_trouble(
         self, silent: bool, answers: int | None, lost: int, arrives: bool, then: float
     ) -> None:
@@ -195,13 +207,20 @@ class Uploading(RuleBasedStateMachine):
 
     # -- the program --------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([0.3, 1.2, 3.5, 8.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.up.run(seconds)
+    @rule(
+        moment=st.sampled_from(MOMENTS),
+        nth=st.integers(1, 8),
+        arriving=st.integers(0, 3),
+        meanwhile=st.sampled_from(["", "patch", "append", "remove"]),
+        then=pauses,
+    )
+    def kill_right_before(self, moment: str, nth: int, arriving: int, meanwhile: str, then: float) -> None:
+        def kill() -> None:
+            if meanwhile:  # what was being read changes while the program is off
+                self.act((meanwhile, *self._being_read(), 0))
+            self.up.kill(arriving)
 
-    @rule(moment=st.sampled_from(MOMENTS), nth=st.integers(1, 8), arriving=st.integers(0, 3), then=pauses)
-    def kill_right_before(self, moment: str, nth: int, arriving: int, then: float) -> None:
-        self.up.before(moment, nth, lambda: self.up.kill(arriving))
+        self.up.before(moment, nth, kill)
         self.up.run(then)
 
     @rule(stream=mostly, temporary=mostly)
@@ -212,8 +231,13 @@ class Uploading(RuleBasedStateMachine):
     # -- the judgement ------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
-        if not hasattr(self, "up"):
-            return
+        if hasattr(self, "up"):
+            try:
+                self._judge()
+            finally:
+                self.up.ledger.shut()
+
+    def _judge(self) -> None:
         up, disk = self.up, self.disk
         up.calm()
         disk.losing = disk.doubling = disk.late = False
@@ -236,13 +260,11 @@ class Uploading(RuleBasedStateMachine):
         if not up.kills and not up.lost_acknowledgements:
             assert not consumed.open or up.unsaid, "a version was never ended"
             assert all(each.payload_bytes == len(each.content) for each in consumed.whole), "bytes were sent twice"
-        up.ledger._db._connection.close()
 
     def _nothing_is_lost(self, consumed: Consumed) -> None:
         up, newest = self.up, consumed.newest()
         # Without faithful hints nobody can tell what came while the first scan ran from what was there before.
-        noted = up.at_first_scan if self.hints_went_astray else up.at_first_start
-        assert noted is not None
+        noted = (up.at_first_scan if self.hints_went_astray else up.at_first_start) or {}
         for path, content in self.disk.contents().items():
             was_there = not self.existing and noted.get(path) == content
             if not Selection().accepts(path):

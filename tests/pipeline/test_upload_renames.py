@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from openmsistream.core.wire.recognise import decode_record
@@ -10,12 +12,13 @@ from tests.pipeline.uploader import Uploader, consume
 
 
 @pytest.fixture
-def up() -> Uploader:
+def up() -> Iterator[Uploader]:
     """A program that streams, temporary names too, and has had its first start."""
     up = Uploader(existing=True)
     up.stream = up.temporary = True
     up.run(1.0)
-    return up
+    yield up
+    up.ledger.shut()
 
 
 def grow(up: Uploader, path: str, pieces: int = 3) -> None:
@@ -36,8 +39,7 @@ def aborts(up: Uploader) -> int:
 def test_what_was_streamed_under_a_temporary_name_is_newer_than_what_its_final_name_was_sent_with(up: Uploader):
     """Although it was begun before: consumers go by the order, and would keep the other."""
     grow(up, "a.part")
-    up.disk.create("a", 3)
-    up.disk.close("a")
+    up.disk.write_whole("a", 3)
     up.run(5.0)
     assert set(consume(up.topic).newest()) == {"a"}
 
@@ -69,8 +71,7 @@ def test_another_file_under_the_temporary_name_does_not_cost_the_first_one(up: U
     grow(up, "a.part")
     up.disk.rename("a.part", "a")
     up.run(1.0)
-    up.disk.create("a.part", 3)
-    up.disk.close("a.part")
+    up.disk.write_whole("a.part", 3)
     for _ in range(8):  # for longer than the maximum wait, after which the file with the temporary name goes
         up.run(5.0)
         up.disk.append("a", 5)

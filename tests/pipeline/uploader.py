@@ -113,8 +113,12 @@ class Ledger(SqliteUploadLedger):
         again = Ledger(":memory:", random)
         again._db._connection.deserialize(kept)
         again._take_up(random, {}, State.SOUND)
-        self._db._connection.close()
+        self.shut()
         return again
+
+    def shut(self) -> None:
+        """Let go of it, as the end of a process does."""
+        self._db._connection.close()
 
 
 class Uploader:
@@ -200,12 +204,6 @@ class Uploader:
         self.unsaid = self.unsaid or self.producer.pending() > 0 or bool(self.sender.parked.outbox)
         self.producer.close()
         self._ended()
-
-    def killed_now(self, arriving: int) -> None:
-        """The process is killed between two turns."""
-        if self._program is not None:
-            self._arriving = arriving
-            self._killed()
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,9 @@ from openmsistream.config.options import (
     default_text,
     options_of,
 )
+from openmsistream.config.options_s3 import S3Options
 from openmsistream.config.sections import layered
+from openmsistream.errors import ConfigError
 
 _COMPLAIN = "complain"
 """Where a namespace keeps how its parser ends with a mistake, for what only a config file can tell."""
@@ -69,6 +71,20 @@ _EXAMPLES: dict[type, tuple[tuple[str, str], ...]] = {
         (
             "Share the work with other computers, which all name the same group:",
             "archive --config lab.config --topic{-}name xrd --consumer{-}group{-}id archive",
+        ),
+    ),
+    S3Options: (
+        (
+            "Put every file of the topic xrd into the bucket xrd-archive until you press q:",
+            "xrd-archive --config lab.config --topic{-}name xrd",
+        ),
+        (
+            "Try it with a broker and a store on this computer (openmsistream local start --s3):",
+            "files --topic{-}name files",
+        ),
+        (
+            "Have the bucket remove after 7 days what is left of unfinished uploads:",
+            "xrd-archive --config lab.config --set{-}abort{-}rule 7",
         ),
     ),
 }
@@ -158,6 +174,16 @@ def typed(model: type[CommonOptions], namespace: argparse.Namespace) -> dict[str
 def refuse_without_folder(namespace: argparse.Namespace, config: str) -> NoReturn:
     """End the program with exit code 2: no folder was typed, and this config file names none."""
     getattr(namespace, _COMPLAIN)(f"FOLDER is missing, and no [folder NAME] section of {config} names one")
+    raise AssertionError  # error() does not return
+
+
+def refuse_without_bucket(namespace: argparse.Namespace, config: str) -> NoReturn:
+    """End the program with exit code 2: no bucket was typed, and neither this config file nor BUCKET_NAME names one."""
+    complain: Callable[[str], object] | None = getattr(namespace, _COMPLAIN, None)
+    text = f"BUCKET is missing, and [s3] bucket_name of {config} does not name one"
+    if complain is None:
+        raise ConfigError(text)
+    complain(text)
     raise AssertionError  # error() does not return
 
 

@@ -14,6 +14,7 @@ from openmsistream.cli import demo, exit_codes, local, quarantine, status, verif
 from openmsistream.cli.arguments import Parser, add_options
 from openmsistream.cli.printable import printable
 from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
+from openmsistream.config.options_s3 import S3Options
 from openmsistream.errors import OpenMSIStreamError
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ _PROGRAMS: tuple[tuple[str, type[CommonOptions], str, str], ...] = (
         DownloadOptions,
         "write a topic's files to a folder",
         "Write every file of a topic to a folder, each only once it is whole and verified.",
+    ),
+    (
+        "s3",
+        S3Options,
+        "put a topic's files into a bucket of an S3 object store",
+        "Put every file of a topic into a bucket, as an object that appears only once it is whole and verified.",
     ),
 )
 

@@ -13,11 +13,12 @@ from types import FrameType
 from typing import cast
 
 from openmsistream.cli import exit_codes
-from openmsistream.cli.arguments import config_name, parse, refuse_without_folder, typed
+from openmsistream.cli.arguments import config_name, parse, refuse_without_bucket, refuse_without_folder, typed
 from openmsistream.cli.printable import printable
 from openmsistream.cli.reporting import Reporter, reporter_for
 from openmsistream.config.models import ProgramConfig
 from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
+from openmsistream.config.options_s3 import S3Options
 from openmsistream.core.events import Note
 from openmsistream.pipeline.runner import Control
 from openmsistream.programs.commands import CommandQueue
@@ -25,6 +26,7 @@ from openmsistream.programs.downloading import download
 from openmsistream.programs.dry_run import dry_run
 from openmsistream.programs.many import watch_many
 from openmsistream.programs.setup import load_config
+from openmsistream.programs.to_s3 import options_from_file, set_abort_rule, to_s3
 from openmsistream.programs.uploading import upload, watch
 
 
@@ -43,8 +45,11 @@ def run_program(model: type[CommonOptions], namespace: argparse.Namespace) -> in
         for each in folders.values() if folders else [options]:
             dry_run(each, config, lambda line: print(printable(line)))
         return exit_codes.OK
+    if isinstance(options, S3Options) and options.set_abort_rule is not None:
+        print(printable(set_abort_rule(options, config, options.set_abort_rule)))
+        return exit_codes.OK
     control = Control()
-    with reporter_for(options, "download" if model is DownloadOptions else "upload") as report:
+    with reporter_for(options, "download" if model in {DownloadOptions, S3Options} else "upload") as report:
         for warning in config.warnings:
             report(Note(warning))
         with _signals(control), _keyboard(control):
@@ -64,6 +69,11 @@ def _folders(
 def _options(config: ProgramConfig, model: type[CommonOptions], namespace: argparse.Namespace) -> CommonOptions:
     if model is WatchOptions:
         return parse(model, namespace, config.folder_defaults(namespace.upload_dir))
+    if model is S3Options:
+        defaults = options_from_file(config)
+        if "bucket_name" not in {**defaults, **typed(model, namespace)}:
+            refuse_without_bucket(namespace, str(config.path))
+        return parse(model, namespace, defaults)
     return parse(model, namespace, config.option_defaults(model))
 
 
@@ -74,8 +84,11 @@ def _run(
     report: Reporter,
     control: Control,
 ) -> int:
-    if isinstance(options, DownloadOptions):
-        flow = download(options, config, report, control, report.lines)
+    if isinstance(options, DownloadOptions | S3Options):
+        if isinstance(options, S3Options):
+            flow = to_s3(options, config, report, control, report.lines)
+        else:
+            flow = download(options, config, report, control, report.lines)
         if flow.totals.failed:
             return exit_codes.ERROR
         return exit_codes.UNFINISHED if flow.open_versions else exit_codes.OK

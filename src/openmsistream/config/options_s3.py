@@ -134,7 +134,7 @@ class S3Options(StreamOptions, CommonOptions):
     upload_threads: int = _option(
         4, Whole(1, 64), "how many parts of large files are sent at once; each takes 8 MB of memory or more", group=_RUN
     )
-    put_threads: int = _option(16, Whole(1, 128), "how many small files are sent at once", group=_RUN)
+    put_threads: int = _option(32, Whole(1, 128), "how many small files are sent at once", group=_RUN)
     set_abort_rule: int | None = _option(
         None,
         Whole(1, 365, "DAYS"),

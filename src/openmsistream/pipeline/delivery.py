@@ -39,11 +39,14 @@ class BarrierSettings:
     Attributes:
         files, size_bytes, seconds: A barrier is due when so much is finished and not yet visible, or the first of
             it waits for so long, or nothing comes in.
+        look_first: Ask the destination whether a version stands there already, where a kill or a lost ledger may be
+            the reason that this is not known. False: it finds that out by itself when it is to publish one.
     """
 
     files: int = 1000
     size_bytes: int = 64 * 1024 * 1024
     seconds: float = 0.5
+    look_first: bool = True
 
 
 class Delivery:
@@ -166,7 +169,8 @@ class Delivery:
         if not self._pending:
             self._pending_since = self._clock.monotonic()
         digest, hash_name = version.digest or b"", version.hash_name
-        self._pending[key] = (version, Publication(key, path, size, version.mtime_ns, digest, hash_name))
+        publication = Publication(key, path, size, version.mtime_ns, digest, hash_name, version.order)
+        self._pending[key] = (version, publication)
         self._pending_paths[path] = key
         self._pending_bytes += size
         return True
@@ -287,6 +291,8 @@ class Delivery:
 
     def _stands_already(self, version: OpenVersion, delivered: Delivered, *, known: bool) -> bool:
         """True when a kill came between giving the file its name and writing the ledger, or the ledger was lost."""
+        if not self._settings.look_first:
+            return False
         if known and all(first >= self._doubtful.get(p, 0) for p, first in version.first_offsets.items()):
             return False
         if delivered.path in self._pending_paths:

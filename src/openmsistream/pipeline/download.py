@@ -21,7 +21,7 @@ from openmsistream.core.versions import VersionKey, is_newer, key_of
 from openmsistream.core.watermark import watermark
 from openmsistream.core.wire.recognise import decode_record
 from openmsistream.core.wire.v1 import delivered_name
-from openmsistream.errors import OpenMSIStreamError, ProtocolError, UnavailableError
+from openmsistream.errors import BytesLostError, OpenMSIStreamError, ProtocolError, UnavailableError
 from openmsistream.pipeline.beside import Beside
 from openmsistream.pipeline.delivery import BarrierSettings, Delivery, final_path
 from openmsistream.pipeline.expiry import Expiry, ExpirySettings
@@ -65,6 +65,7 @@ class Download:
 
     Attributes:
         replaced: True when it ended because the topic was deleted and made again.
+        unfit: True when it ended because bytes that it had received are gone, and are to be read again.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Download:
         self._progress = Every(PROGRESS_SECONDS, first=clock.monotonic())
         self._alive = Every(settings.alive_seconds, first=clock.monotonic())
         self._began = self._last_record = clock.monotonic()
-        self.replaced = False
+        self.replaced = self.unfit = False
 
     @property
     def totals(self) -> Totals:
@@ -116,9 +117,18 @@ class Download:
         return self._delivery.totals
 
     @property
+    def anew(self) -> bool:
+        """True when it ended so that another one can begin from what the ledger has: see the attributes."""
+        return self.replaced or self.unfit
+
+    @property
     def open_versions(self) -> int:
         """How many versions are not whole yet."""
         return len(self._assembly)
+
+    def open_version(self, key: VersionKey) -> OpenVersion | None:
+        """What is known of a version that is not whole yet; None when it is not open."""
+        return next((version for version in self._assembly.of_path(key.path) if version.key == key), None)
 
     def status(self) -> Status:
         """Where the program stands; ``active`` counts versions that are not whole yet."""
@@ -148,9 +158,14 @@ class Download:
                 if self._idle_long_enough():
                     break
             self._barrier(wait=True)
+        except BytesLostError as error:
+            if self._control.stopping:
+                raise
+            self.unfit = True
+            self._events(Note(f"{error.message}; everything since the last barrier is read again", hint=error.hint))
         finally:
             self._consumer.close()
-        if not self.replaced:
+        if not self.anew:
             self._tell_end()
         return self.totals
 
@@ -170,8 +185,9 @@ class Download:
             now = self._last_record = self._clock.monotonic()
         if self._delivery.due(now, idle=record is None) or (self._moved and self._checkpoint.due(now)):
             self._barrier(wait=False)
+            self._last_record = self._clock.monotonic()  # a destination that takes long is no lack of records
         elif self._unsure and record is None and self._checkpoint.due(now):
-            self._commit(wait=True)
+            self._commit(wait=False, everything=True)
         if self._expiry.due(now):
             self._expire()
         if self._progress.due(now):
@@ -337,15 +353,15 @@ class Download:
         finally:
             self._in_barrier = False
         self._moved = False
-        self._commit(wait=wait)
+        self._commit(wait=wait, everything=wait)
 
-    def _commit(self, *, wait: bool) -> None:
+    def _commit(self, *, wait: bool, everything: bool) -> None:
         if self.replaced:
             return  # the offsets are those of a topic that is no more
         commits = self._partitions.commits(
             lambda partition, at: watermark(at, self._assembly.first_offsets(partition)),
             self._assembly.open_in,
-            everything=wait,
+            everything=everything,
         )
         try:
             self._consumer.commit(commits, wait=wait)
@@ -353,8 +369,8 @@ class Download:
             self._partitions.commit_failed()
             self._unsure = True
         else:
-            # Nobody says whether a commit arrived that was not waited for: the last one is made again when it is quiet.
-            self._unsure = not wait and (self._unsure or bool(commits))
+            # One that was not waited for may not arrive: it is made again once it is quiet.
+            self._unsure = not everything and (self._unsure or bool(commits))
 
     def _kept_open(self) -> list[OpenVersion]:
         self._partitions.forget(self._delivery.ended)
@@ -402,7 +418,7 @@ class Download:
         # Within a record, bytes count as received that are not written yet.
         if not lost and self._in_barrier:
             if self._delivery.clean:
-                self._commit(wait=True)  # the barrier was done, all but this
+                self._commit(wait=True, everything=True)  # the barrier was done, all but this
         elif not lost and self._until_stored.taken_away is None:
             with suppress(OpenMSIStreamError):  # the others wait: a destination that refuses now is not waited for
                 self._barrier(wait=True, patient=False)

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from openmsistream.core.events import StorageBack, StoragePaused
-from openmsistream.errors import StorageError
+from openmsistream.errors import BusyError, BytesLostError, StorageError
 from openmsistream.pipeline.runner import Control
 from openmsistream.ports import Consumer, Events, Record
 
 RETRY_SECONDS = 1.0
+BUSY_SECONDS = 0.1
+BUSY_TIMES_UNTOLD = 20
+"""A destination that is busy waits for some seconds before it says so: it is told after about a minute."""
 
 Result = TypeVar("Result")
 
@@ -42,20 +45,28 @@ class UntilStored:
 
         Raises:
             StorageError: The program was asked to stop meanwhile.
+            BytesLostError: What is to be written is gone, and is to be read again.
             TakenAwayError: The partition of the record being handled went away meanwhile.
         """
-        paused = False
+        paused = told = False
+        busy = 0
         while True:
             try:
                 result = action()
+            except BytesLostError:
+                raise  # waiting brings nothing
             except StorageError as error:
                 if self._control.stopping:
                     raise
                 if not paused:
                     paused = True
                     self._consumer.pause()
+                is_busy = isinstance(error, BusyError)
+                busy = busy + 1 if is_busy else BUSY_TIMES_UNTOLD
+                if not told and busy >= BUSY_TIMES_UNTOLD:
+                    told = True
                     self._events(StoragePaused(error.message, error.hint))
-                record = self._consumer.poll(RETRY_SECONDS)
+                record = self._consumer.poll(BUSY_SECONDS if is_busy else RETRY_SECONDS)
                 if record is not None:
                     self.read_meanwhile.append(record)
                 if self.taken_away is not None and self.taken_away():
@@ -64,5 +75,6 @@ class UntilStored:
             else:
                 if paused:
                     self._consumer.resume()
+                if told:
                     self._events(StorageBack())
                 return result

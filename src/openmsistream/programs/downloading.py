@@ -175,7 +175,7 @@ def _download(options: DownloadOptions, config: ProgramConfig, events: Telemetry
                 events(ProgramStarted("download", topic.name, str(options.output_dir), servers))
                 started = True
             flow.run()
-        if not flow.replaced:
+        if not flow.anew:
             return flow
 
 

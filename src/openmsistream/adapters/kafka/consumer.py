@@ -58,7 +58,7 @@ class KafkaConsumer:
         self._problem: Exception | None = None
         self._assigned: set[int] = set()
         self._at_end: set[int] = set()
-        self._paused = self._gone_told = self._bare = self._in_rebalance = False
+        self._paused = self._gone_told = self._bare = self._in_rebalance = self._commit_lost = False
 
     @property
     def partitions(self) -> int:
@@ -122,6 +122,7 @@ class KafkaConsumer:
         ]
         if not mine:
             return
+        lost, self._commit_lost = self._commit_lost, False
         try:
             if not wait:
                 self._consumer.commit(offsets=mine, asynchronous=True)
@@ -138,6 +139,8 @@ class KafkaConsumer:
                 return
             # A commit that fails costs nothing but reading again: the ledger knows what was delivered.
             raise UnavailableError(f"topic {self._topic.name}: offsets were not committed ({exception})") from exception
+        if lost and not wait:
+            raise UnavailableError(f"topic {self._topic.name}: offsets were not committed the last time")
 
     def pause(self) -> None:
         """Hand out no records, but stay a member of the group as long as ``poll`` is called."""
@@ -165,8 +168,10 @@ class KafkaConsumer:
             raise ours(error, f"topic {self._topic.name}")
 
     def _on_commit(self, error: KafkaError | None, _: Sequence[TopicPartition]) -> None:
-        if error is not None and error.code() == KafkaError.OFFSET_METADATA_TOO_LARGE and not self._bare:
-            self._commit_bare()
+        if error is not None and error.code() != KafkaError._NO_OFFSET:
+            self._commit_lost = True
+            if error.code() == KafkaError.OFFSET_METADATA_TOO_LARGE and not self._bare:
+                self._commit_bare()
 
     def _commit_bare(self) -> None:
         self._bare = True

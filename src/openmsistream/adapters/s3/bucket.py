@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
@@ -22,10 +23,11 @@ from openmsistream.adapters.s3.answers import (
     WrongKeyError,
     told,
 )
-from openmsistream.adapters.s3.client import s3_client
+from openmsistream.adapters.s3.client import connect
 from openmsistream.adapters.s3.naming import Found
+from openmsistream.adapters.s3.quick import QuickPut
 from openmsistream.config.s3 import S3Access
-from openmsistream.errors import ConfigError, StorageError
+from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError
 
 ABSENT = "*"
 """The condition that there is no such object yet; an ETag as a condition: that it is still this one."""
@@ -70,14 +72,16 @@ class Bucket:
         conditions: False once the store said that it knows no conditional writes.
 
     Raises:
-        ConfigError: boto3 is not installed, or the settings make no client.
+        ConfigError: The settings make no client.
     """
 
     def __init__(self, access: S3Access, name: str, connections: int) -> None:
         self.access, self.name = access, name
         self.where = f"bucket {name} at {access.shown}"
         self.conditions = access.conditional_writes == "auto"
-        self.client = s3_client(access, connections)
+        connection = connect(access, connections)
+        self.client = connection.client
+        self._quick = QuickPut.for_bucket(connection, name)
         self._crc, self._md5 = access.checksums == "auto", access.checksums == "md5"
         self._whole = self._crc  # the store also checks the CRC of a whole multipart object
         self._tags = self._listable = True
@@ -103,6 +107,9 @@ class Bucket:
             self._listable = False  # who may only write may not list: what matters is below
         try:
             self.abort(key, self.begin(key, {}))
+            with suppress(OpenMSIStreamError):  # an answer may have been lost
+                for other in self.unfinished(key):
+                    self.abort(key, other.upload_id)
         except WrongKeyError as error:
             raise ConfigError(error.message, hint=error.hint) from error
         except NoRightError as error:
@@ -132,6 +139,13 @@ class Bucket:
         Raises:
             ConditionFailedError: The object is not what ``condition`` says.
         """
+        if self._quick is not None and self.conditions:
+            headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
+            stored = self._quick.put(key, body, headers | self._sum_headers(crc, body) | _condition_header(condition))
+            if stored:
+                return
+            if stored is False:
+                raise ConditionFailedError(f"{self.where}: {key} is not what it was")
         with told(self.where, f"{key} cannot be written", "s3:PutObject"):
             self._conditionally(
                 self.client.put_object,
@@ -289,12 +303,13 @@ class Bucket:
 
     def close(self) -> None:
         """Let go of the connections."""
+        if self._quick is not None:
+            self._quick.close()
         self.client.close()
 
     # -- checksums and conditions -------------------------------------------------------------------------------
 
-    def sums(self, crc: int, body: bytes | bytearray) -> dict[str, str]:
-        """The headers that a body's checksum goes in."""
+    def _sum_headers(self, crc: int, body: Body) -> dict[str, str]:
         names = {"ChecksumCRC32": "x-amz-checksum-crc32", "ContentMD5": "Content-MD5"}
         return {names[name]: value for name, value in self._sums(crc, body).items()}
 
@@ -330,6 +345,12 @@ class Bucket:
         found = self.look(key)
         if ("" if condition == ABSENT else condition) != ("" if found is None else found.etag):
             raise ConditionFailedError(f"{self.where}: {key} is not what it was")
+
+
+def _condition_header(condition: str) -> dict[str, str]:
+    if condition == ANY:
+        return {}
+    return {"If-None-Match": ABSENT} if condition == ABSENT else {"If-Match": condition}
 
 
 def _coded(crc: int) -> str:

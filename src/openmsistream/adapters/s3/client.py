@@ -1,42 +1,57 @@
-"""A boto3 client for a store: addresses, time-outs, retries, and who signs.
+"""A client for a store: addresses, time-outs, retries, and who signs.
 
 The only place that makes one. It must not know what is sent through it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
 
 from openmsistream.config.s3 import S3Access
 from openmsistream.errors import ConfigError
 
-CONNECT_SECONDS = 5
+CONNECT_SECONDS = 20
+"""Also how long a store may take nothing while a body is sent: urllib3 has one time-out for both."""
 READ_SECONDS = 60
 ATTEMPTS = 3
 """A request that fails for a moment is sent again by botocore, with pauses of up to 2 s; only then it is told."""
 _FIRST_REGION = "us-east-1"
 
 
-def s3_client(access: S3Access, connections: int) -> Any:
+@dataclass(frozen=True, slots=True)
+class Connection:
     """
-    Return a client, which does not talk to the store yet.
+    A client that does not talk to the store yet, and what it was made with.
+
+    Attributes:
+        client: botocore's client, safe to use from several threads.
+        credentials: Who signs; None: nobody. Those of a role change by themselves.
+        verify: The certificates to trust: a file, or True for the usual ones.
+        connections: How many requests go out at once.
+    """
+
+    client: Any
+    credentials: Any
+    verify: str | bool
+    connections: int
+
+
+def connect(access: S3Access, connections: int) -> Connection:
+    """
+    Return a client.
 
     Args:
         access: Where the store is, and who we are there.
         connections: How many requests go out at once.
 
     Raises:
-        ConfigError: boto3 is not installed, or the settings make no client.
+        ConfigError: The settings make no client.
     """
-    try:
-        import boto3  # noqa: PLC0415 - an extra, and slow to import
-        from botocore.config import Config  # noqa: PLC0415
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "delivery to an object store needs the package boto3, which is not installed",
-            hint='pip install "openmsistream[s3]"',
-        ) from error
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
@@ -48,20 +63,21 @@ def s3_client(access: S3Access, connections: int) -> Any:
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if access.path_style else "virtual"},
     )
+    session = Session()
     try:
-        session = boto3.session.Session(
-            aws_access_key_id=access.access_key,
-            aws_secret_access_key=access.secret_key,
-            aws_session_token=access.session_token,
-        )
+        if access.access_key is not None:
+            session.set_credentials(access.access_key, access.secret_key, access.session_token)
+        verify = None if access.ca_bundle is None else str(access.ca_bundle)
         # A store of one's own takes any region, and a client has to name one.
-        default = session.region_name or (_FIRST_REGION if access.endpoint is not None else None)
-        return session.client(
+        default = _FIRST_REGION if access.endpoint is not None else None
+        client = session.create_client(
             "s3",
             endpoint_url=access.endpoint,
-            region_name=access.region or default,
-            verify=None if access.ca_bundle is None else str(access.ca_bundle),
+            region_name=access.region or session.get_config_variable("region") or default,
+            verify=verify,
             config=config,
         )
+        trusted = verify or session.get_config_variable("ca_bundle") or True
+        return Connection(client, session.get_credentials(), trusted, connections)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"[s3]: {error}", hint="check the section [s3] of the config file") from error

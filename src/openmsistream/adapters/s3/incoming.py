@@ -139,8 +139,8 @@ class Incoming:
             return
         if start < self._span.start or self._part is None or self.position < min(stop, self.turned or stop):
             raise BytesLostError(
-                f"{self.upload.object_key}: it is to be read again, as its first bytes are in the store already and"
-                " cannot be compared there",
+                f"{self.upload.object_key}: its first bytes are in the store already, and cannot be compared with its"
+                " hash there",
                 [self.key],
             )
         middle = min(stop, self.position)

@@ -27,6 +27,9 @@ CREATE TABLE IF NOT EXISTS uploads (
 CREATE TABLE IF NOT EXISTS parts (
     upload_id TEXT NOT NULL, number INTEGER NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
     crc INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (upload_id, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS plans (
+    version BLOB NOT NULL, path BLOB NOT NULL, final BLOB, on_disk INTEGER NOT NULL,
+    PRIMARY KEY (version, path)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owed (
     object_key TEXT PRIMARY KEY, version BLOB NOT NULL, tags BLOB NOT NULL) WITHOUT ROWID;
 """
@@ -40,6 +43,20 @@ class Recorded:
     upload_id: str
     object_key: str
     parts: dict[int, Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What was learnt of a version when it was too late, for when its bytes come again.
+
+    Attributes:
+        final_path: The path that it is delivered under; None: as it was announced.
+        on_disk: Nothing of it is sent before it is complete.
+    """
+
+    final_path: str | None = None
+    on_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,29 @@ class Uploads:
             rows = self._db.rows("SELECT path, version FROM uploads WHERE NOT abandoned")
         return {VersionKey(from_wire_bytes(path), version) for path, version in cast("list[tuple[bytes, bytes]]", rows)}
 
+    def plan(self, key: VersionKey) -> Plan:
+        """What was learnt of a version."""
+        with self._lock:
+            row = self._db.row(
+                "SELECT final, on_disk FROM plans WHERE version = ? AND path = ?",
+                (key.version, to_wire_bytes(key.path)),
+            )
+        if row is None:
+            return Plan()
+        final, on_disk = cast("tuple[bytes | None, int]", row)
+        return Plan(None if final is None else from_wire_bytes(final), bool(on_disk))
+
+    def set_plan(self, key: VersionKey, plan: Plan | None) -> None:
+        """Something was learnt of a version; None: it has ended."""
+        with self._lock, self._db.transaction():
+            self._db.write("DELETE FROM plans WHERE version = ? AND path = ?", (key.version, to_wire_bytes(key.path)))
+            if plan is not None:
+                final = None if plan.final_path is None else to_wire_bytes(plan.final_path)
+                self._db.write(
+                    "INSERT INTO plans VALUES (?, ?, ?, ?)",
+                    (key.version, to_wire_bytes(key.path), final, int(plan.on_disk)),
+                )
+
     def abandon(self, key: VersionKey) -> None:
         """The uploads of a version have no future: they are to be removed from the store."""
         with self._lock, self._db.transaction():
@@ -118,6 +158,11 @@ class Uploads:
                 "UPDATE uploads SET abandoned = 1 WHERE version = ? AND path = ?",
                 (key.version, to_wire_bytes(key.path)),
             )
+
+    def abandon_one(self, upload_id: str) -> None:
+        """The same for one upload alone: its version may have another one by now."""
+        with self._lock, self._db.transaction():
+            self._db.write("UPDATE uploads SET abandoned = 1 WHERE upload_id = ?", (upload_id,))
 
     def abandoned(self) -> list[tuple[str, str]]:
         """Key and upload id of each that is to be removed from the store."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from openmsistream.adapters.s3.answers import GOES_ON, ConditionFailedError, NoSuchUploadError, UnsupportedError
@@ -90,6 +90,8 @@ class Placing:
             placed = self._conditionally(publication, object_key, send)
         except NoSuchUploadError as error:
             self._uploads.abandon(upload.key)
+            if self.is_overtaken(publication, object_key):
+                return
             found = self._bucket.look(object_key)
             if found is None or not _is_it(found, publication):
                 raise BytesLostError(error.message, [upload.key]) from error
@@ -106,6 +108,13 @@ class Placing:
             with suppress(OpenMSIStreamError):
                 self._bucket.abort(object_key, other)
         self._compare(publication, object_key)
+
+    def is_overtaken(self, publication: Publication, object_key: str) -> bool:
+        """True when a newer version stands there; that is told."""
+        found = self._bucket.look(object_key)
+        if found is None or _is_it(found, publication):
+            return False
+        return self._is_newer(found, publication, object_key)
 
     def pay_all(self) -> None:
         """Put the tags that objects were to get when the program was ended, or the store did not answer."""
@@ -124,9 +133,11 @@ class Placing:
                 self._owing = time.monotonic() + _PAUSE_SECONDS
                 return
 
-    def sweep(self) -> None:
+    def sweep(self, but: Collection[str] = ()) -> None:
         """Remove abandoned uploads from the store; what cannot be removed now is tried again with the next call."""
         for object_key, upload_id in self._uploads.abandoned():
+            if upload_id in but:
+                continue
             try:
                 self._bucket.abort(object_key, upload_id)
             except OpenMSIStreamError:
@@ -148,20 +159,25 @@ class Placing:
                     continue
                 if _is_it(found, publication):
                     return True  # an earlier try, whose answer was lost
-                if found.version and publication.order is not None:
-                    found = found.with_tags(self._bucket.tags(object_key))
-                if found.is_newer_than(publication.order):
-                    self._events(
-                        Note(
-                            f"{publication.path}: not delivered, a newer version of it is in the bucket already, put"
-                            " there by another computer"
-                        )
-                    )
+                if self._is_newer(found, publication, object_key):
                     return False
                 condition = found.etag
             else:
                 return True
         raise StorageError(f"{self._bucket.where}: {object_key} is written by others all the time", hint=GOES_ON)
+
+    def _is_newer(self, found: Found, publication: Publication, object_key: str) -> bool:
+        if found.version and publication.order is not None:
+            found = found.with_tags(self._bucket.tags(object_key))
+        newer = found.is_newer_than(publication.order)
+        if newer:
+            self._events(
+                Note(
+                    f"{publication.path}: not delivered, a newer version of it is in the bucket already, put there by"
+                    " another computer"
+                )
+            )
+        return newer
 
     def _older(self, object_key: str, upload_id: str) -> list[str]:
         """

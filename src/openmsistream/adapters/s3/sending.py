@@ -21,7 +21,7 @@ from openmsistream.adapters.s3.bucket import Body, Bucket, Part
 from openmsistream.adapters.s3.ledger import Uploads
 from openmsistream.adapters.s3.spill import IN_MEMORY_BYTES, pieces_of
 from openmsistream.core.versions import VersionKey
-from openmsistream.errors import BytesLostError, OpenMSIStreamError, StorageError
+from openmsistream.errors import BusyError, BytesLostError, OpenMSIStreamError, StorageError
 
 ROOM_SECONDS = 3.0
 """How long to wait for room: a consumer that does not poll for ``max.poll.interval.ms`` loses its partitions."""
@@ -97,6 +97,7 @@ class PartSender:
         self._changed = Condition()
         self._jobs: deque[_Job] = deque()
         self._on_the_way = 0
+        self._ending: set[Upload] = set()
         self._closing = False
         self._threads = [Thread(target=self._work, name=f"part {n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -116,7 +117,7 @@ class PartSender:
                 self._raise_for(upload, also_problem=False)
                 return
             problem = upload.problem or next((job.upload.problem for job in self._jobs if job.upload.problem), None)
-        raise problem or StorageError(
+        raise problem or BusyError(
             f"{self._bucket.where}: it is slow: {self._most} parts are on their way, and none arrived for"
             f" {seconds:g} s",
             hint=GOES_ON,
@@ -144,13 +145,20 @@ class PartSender:
             self._raise_for(upload, also_problem=True)
 
     def drop(self, upload: Upload) -> None:
-        """Nobody wants the upload any more: once nothing of it is on its way, it is abandoned in the ledger."""
+        """Nobody wants the upload any more: it is abandoned in the ledger."""
         with self._changed:
             upload.dropped = True
-            self._changed.notify_all()
             if upload.waiting:
-                return
-        self._uploads.abandon(upload.key)
+                self._ending.add(upload)
+            self._changed.notify_all()
+        if upload.upload_id:
+            self._uploads.abandon_one(upload.upload_id)
+
+    @property
+    def ending(self) -> frozenset[str]:
+        """Dropped uploads of which parts are still on their way: to remove one now would leave these behind."""
+        with self._changed:
+            return frozenset(upload.upload_id for upload in self._ending if upload.upload_id)
 
     def close(self) -> None:
         """Send nothing more; returns when the threads have ended, or after some seconds."""
@@ -258,10 +266,12 @@ class PartSender:
                 upload.done[part.number] = part
                 upload.problem = None
             abandoned = upload.dropped and not upload.replaced and not upload.waiting
+            if not upload.waiting:
+                self._ending.discard(upload)
             self._changed.notify_all()
         _remove(job)
-        if abandoned and not self._closing:
-            self._uploads.abandon(upload.key)
+        if abandoned and not self._closing and upload.upload_id:
+            self._uploads.abandon_one(upload.upload_id)
 
 
 @contextmanager

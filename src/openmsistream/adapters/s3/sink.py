@@ -18,7 +18,7 @@ from pathlib import Path
 from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.incoming import Incoming, Places
-from openmsistream.adapters.s3.ledger import Uploads
+from openmsistream.adapters.s3.ledger import Plan, Uploads
 from openmsistream.adapters.s3.naming import metadata_of, object_key
 from openmsistream.adapters.s3.placing import Placing
 from openmsistream.adapters.s3.sending import PartSender, Upload
@@ -64,7 +64,7 @@ class S3Settings:
     topic: str
     template: str = "{topic}/{path}"
     part_threads: int = 4
-    put_threads: int = 16
+    put_threads: int = 32
     budget_bytes: int = BUDGET_BYTES
     read_back: bool = False
 
@@ -100,8 +100,7 @@ class S3Sink:
         self._threads = ThreadPoolExecutor(settings.put_threads, thread_name_prefix="put")
         self._open: dict[VersionKey, Incoming] = {}
         self._placed: dict[VersionKey, str] = {}
-        self._elsewhere: dict[VersionKey, str] = {}  # final paths that were learnt too late
-        self._on_disk: set[VersionKey] = set()
+        self._planned: set[VersionKey] = set()
 
     def where(self, key: VersionKey) -> str:
         """The address of a version of the last batch; empty when it is not known."""
@@ -238,8 +237,7 @@ class S3Sink:
         tails = [v.spool_key for v in self._open.values() if v.spool_key is not None]
         for key in self._spool.restore({*wanted, *tails}) & wanted:
             if key not in self._open:
-                self._on_disk.add(key)
-                self._open[key] = self._begin(key)
+                self._open[key] = self._begin(key, on_disk=True)
         return {key for key, version in self._open.items() if version.is_local and version.spool_key in {None, key}}
 
     def close(self) -> None:
@@ -266,13 +264,16 @@ class S3Sink:
     def _key(self, path: str) -> str:
         return object_key(self._settings.template, self._settings.topic, path)
 
-    def _begin(self, key: VersionKey) -> Incoming:
+    def _begin(self, key: VersionKey, *, on_disk: bool = False) -> Incoming:
         """A version whose first bytes come, or that is restored."""
         self._unclaimed.discard(key)
         about = None if self.describe is None else self.describe(key)
-        path = self._elsewhere.get(key) or (key.path if about is None else about.path)
+        plan = self._uploads.plan(key)
+        if plan != Plan():
+            self._planned.add(key)
+        path = plan.final_path or (key.path if about is None else about.path)
         order = None if about is None else about.order
-        on_disk = key in self._on_disk
+        on_disk = on_disk or plan.on_disk
         try:
             wanted = self._key(path)
         except ProtocolError:
@@ -295,16 +296,16 @@ class S3Sink:
             if found is not None and (found.version, found.size) == (key.version, publication.size):
                 return wanted  # there is nothing left to do
             raise BytesLostError(f"{publication.path}: nothing of it is here", [key])
-        if version.upload.object_key != wanted:
-            if not version.is_local:
-                self._elsewhere[key] = publication.path
-                raise BytesLostError(
-                    f"{publication.path}: its name became known only at its end, and the store has its bytes under"
-                    " another one: it is read again",
-                    [key],
-                )
+        if version.is_local:
             version.upload.object_key = wanted
             version.upload.metadata = partial(metadata_of, key, publication.path, publication.order)
+        elif version.upload.object_key != wanted:
+            self._learn(key, Plan(publication.path, on_disk=False))
+            raise BytesLostError(
+                f"{publication.path}: its name became known only at its end, and the store has its bytes under another"
+                " one",
+                [key],
+            )
         version.pour(publication.size)
         if not version.is_local:
             version.send()
@@ -334,20 +335,26 @@ class S3Sink:
             if version.upload.upload_id is not None:
                 self._uploads.abandon(publication.key)
             return
-        self._sender.wait_for(version.upload)
+        try:
+            self._sender.wait_for(version.upload)
+        except BytesLostError:
+            if not self._placing.is_overtaken(publication, wanted):
+                raise
+            return
         self._placing.complete(publication, version.upload)
 
     def _forget(self, key: VersionKey) -> None:
         version = self._open.pop(key, None)
         if version is not None:
             version.forget()
-        self._elsewhere.pop(key, None)
-        self._on_disk.discard(key)
+        if key in self._planned:
+            self._planned.discard(key)
+            self._uploads.set_plan(key, None)
 
     def _tidy(self) -> None:
         """What an earlier run, or a store that was away, has left to do."""
         self._placing.pay_all()
-        self._placing.sweep()
+        self._placing.sweep(but=self._sender.ending)
 
     @contextmanager
     def _lost(self, key: VersionKey, *, on_disk: bool = False) -> Iterator[None]:
@@ -355,9 +362,10 @@ class S3Sink:
         try:
             yield
         except BytesLostError as error:
-            self._begin_again(key)
-            if on_disk:
-                self._on_disk.add(key)
+            plan = self._uploads.plan(key)
+            self.discard(key)
+            if on_disk or plan != Plan():
+                self._learn(key, Plan(plan.final_path, on_disk or plan.on_disk))
             raise BytesLostError(error.message, [key], hint=error.hint) from error
 
     @contextmanager
@@ -373,8 +381,6 @@ class S3Sink:
         except (ProtocolError, DeliveryError, IntegrityError) as error:
             failed[key] = error
 
-    def _begin_again(self, key: VersionKey) -> None:
-        elsewhere = self._elsewhere.get(key)
-        self.discard(key)
-        if elsewhere is not None:
-            self._elsewhere[key] = elsewhere
+    def _learn(self, key: VersionKey, plan: Plan) -> None:
+        self._planned.add(key)
+        self._uploads.set_plan(key, plan)

@@ -37,6 +37,10 @@ def _ignore(event: Event) -> None:
     """Nobody listens."""
 
 
+GEN_RESERVE_NS = 60 * 10**9
+"""How far ahead the counter of versions is reserved: one commit a minute."""
+
+
 class SqliteUploadLedger:
     """
     An uploader's memory.
@@ -116,7 +120,7 @@ class SqliteUploadLedger:
             self._db.set_meta("about", described)
         self._db.commit()
         self.src = bytes.fromhex(self._db.meta("src") or "")
-        self._gen = self._saved_gen = int(self._db.meta("gen") or 0)
+        self._gen = self._reserved_gen = int(self._db.meta("gen") or 0)
         self._is_new = self._db.meta("first_scan") is None
         self._first_scan_ended = False
         self._cache: dict[str, Known | None] = {}
@@ -138,6 +142,11 @@ class SqliteUploadLedger:
     def next_gen(self, now_ns: int) -> int:
         """The counter of the next version, never given before."""
         self._gen = next_generation(self._gen, now_ns)
+        if self._gen > self._reserved_gen:
+            # Durable before it is given: a kill and a clock that is set back must not make the next one smaller.
+            self._reserved_gen = self._gen + GEN_RESERVE_NS
+            self._db.set_meta("gen", str(self._reserved_gen))
+            self._db.commit()
         return self._gen
 
     def partitions(self, now: int) -> int:
@@ -275,10 +284,7 @@ class SqliteUploadLedger:
         Raises:
             StorageError: The ledger cannot be written, or was removed while it was in use.
         """
-        if self._gen != self._saved_gen:
-            self._db.set_meta("gen", str(self._gen))
         self._db.commit()
-        self._saved_gen = self._gen
         self._db.check_in_place()
 
     def turn(self) -> None:

@@ -1,0 +1,306 @@
+"""The bucket as a sink on a real store: who overwrites whom, bytes that come again, what is owed after a failure."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+
+from openmsistream.adapters.s3.bucket import Bucket
+from openmsistream.adapters.s3.sink import About, S3Settings, S3Sink
+from openmsistream.config.s3 import S3Access
+from openmsistream.core.chunk import HashName
+from openmsistream.core.events import Event, Note
+from openmsistream.core.versions import VersionKey, VersionOrder
+from openmsistream.errors import BytesLostError, IntegrityError, StorageError
+from openmsistream.local.store import LocalStore
+from openmsistream.ports import Publication
+from tests.faults.http_proxy import HttpProxy, Refuse
+from tests.faults.support import eventually
+
+MIB = 1024 * 1024
+SRC, OTHER = b"S" * 16, b"O" * 16
+LARGE = bytes(range(256)) * (20 * MIB // 256)
+
+MakeSink = Callable[..., S3Sink]
+
+
+@pytest.fixture
+def told() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def proxy(store: LocalStore) -> Iterator[HttpProxy]:
+    with HttpProxy(store.port) as line:
+        yield line
+
+
+@pytest.fixture
+def make(store: LocalStore, bucket: str, proxy: HttpProxy, tmp_path: Path, told: list[Event]) -> Iterator[MakeSink]:
+    """Make sinks on the bucket; each name stands for another computer."""
+    with contextlib.ExitStack() as stack:
+
+        def made(name: str = "here", **access: Any) -> S3Sink:
+            there = S3Access(proxy.address, store.access_key, store.secret_key, region=store.region, **access)
+            sink = S3Sink(Bucket(there, bucket, 20), tmp_path / name, S3Settings("t"), told.append)
+            stack.callback(sink.close)
+            return sink
+
+        yield made
+
+
+def version(path: str, data: bytes, gen: int, *, src: bytes = SRC, at_ms: int = 0) -> Publication:
+    order = VersionOrder(src, gen, 10**18, at_ms or gen)
+    key = VersionKey(path, blake3(src + gen.to_bytes(8, "big")).digest(16))
+    return Publication(key, path, len(data), 10**18, blake3(data).digest(), HashName.BLAKE3, order)
+
+
+def write(sink: S3Sink, publication: Publication, data: bytes) -> None:
+    for start in range(0, len(data), MIB):
+        sink.write(publication.key, start, data[start : start + MIB])
+
+
+def deliver(sink: S3Sink, publication: Publication, data: bytes) -> None:
+    write(sink, publication, data)
+    sink.sync([publication.key])
+    assert sink.publish([publication]) == {}
+
+
+def content(store: LocalStore, bucket: str, path: str) -> bytes:
+    with contextlib.closing(store.client()) as client:
+        return bytes(client.get_object(Bucket=bucket, Key=f"t/{path}")["Body"].read())
+
+
+# -- newer and older ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("conditional_writes", ["auto", "none"])
+@pytest.mark.parametrize("size", [10, 9 * MIB], ids=["small", "large"])
+def test_a_computer_that_was_away_does_not_overwrite_what_is_newer(
+    make: MakeSink, store: LocalStore, bucket: str, told: list[Event], size: int, conditional_writes: str
+):
+    """It had everything of the older version, and publishes it when the newer one stands there: that stays."""
+    stale, other = make("stale", conditional_writes=conditional_writes), make("other")
+    old, new = version("a", b"o" * size, 1), version("a", b"n" * size, 2)
+    write(stale, old, b"o" * size)
+    deliver(other, new, b"n" * size)
+
+    assert stale.publish([old]) == {}
+    stale.publish([])
+
+    assert content(store, bucket, "a") == b"n" * size
+    assert [type(event) for event in told] == [Note]
+    assert store.unfinished_uploads(bucket) == []
+
+
+def test_without_knowing_which_one_is_newer_the_later_one_stays(make: MakeSink, store: LocalStore, bucket: str):
+    """Control of the test above: what an object says of its version is what protects it."""
+    stale, other = make("stale"), make("other")
+    old, new = version("a", b"old", 1), version("a", b"newer", 2)
+    unordered = Publication(old.key, old.path, old.size, None, old.digest)
+    write(stale, unordered, b"old")
+    deliver(other, new, b"newer")
+
+    assert stale.publish([unordered]) == {}
+
+    assert content(store, bucket, "a") == b"old"
+
+
+def test_of_two_sources_the_later_timestamp_wins_whatever_comes_first(make: MakeSink, store: LocalStore, bucket: str):
+    """As in a folder; the time is the broker's."""
+    here, there = make("here"), make("there")
+    later, earlier = version("a", b"later", 1, at_ms=2000), version("a", b"earlier", 9, src=OTHER, at_ms=1000)
+
+    deliver(here, later, b"later")
+    deliver(there, earlier, b"earlier")
+    assert content(store, bucket, "a") == b"later"
+
+    latest = version("a", b"latest", 1, src=OTHER, at_ms=3000)
+    deliver(there, latest, b"latest")
+    assert content(store, bucket, "a") == b"latest"
+
+
+def test_an_object_of_somebody_else_is_replaced(make: MakeSink, store: LocalStore, bucket: str):
+    """It says nothing of versions."""
+    with contextlib.closing(store.client()) as client:
+        client.put_object(Bucket=bucket, Key="t/a", Body=b"somebody else's")
+
+    deliver(make(), version("a", b"ours", 1), b"ours")
+
+    assert content(store, bucket, "a") == b"ours"
+
+
+# -- bytes that come again --------------------------------------------------------------------------------------------
+
+
+def test_bytes_that_have_to_be_compared_again_stay_here_the_second_time(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """Parts cannot be read back: once they are needed, the version is read again and sent when it is complete."""
+    sink, large = make(), version("a", LARGE, 1)
+    write(sink, large, LARGE)
+    with pytest.raises(BytesLostError) as error:
+        list(sink.read(large.key, 0, large.size))
+    assert list(error.value.keys) == [large.key]
+
+    sent = proxy.bytes()
+    write(sink, large, LARGE)
+    assert b"".join(bytes(piece) for piece in sink.read(large.key, 0, large.size)) == LARGE
+    assert proxy.bytes() == sent
+    sink.sync([large.key])
+    assert sink.publish([large]) == {}
+
+    assert content(store, bucket, "a") == LARGE
+    eventually(lambda: not (sink.publish([]) or store.unfinished_uploads(bucket)), "nothing is left of the first try")
+
+
+def test_a_version_whose_name_is_learnt_at_its_end_is_read_again_for_the_right_key(
+    make: MakeSink, store: LocalStore, bucket: str
+):
+    """Also after a restart; nothing ever stands under the name that it had before."""
+    sink, large = make(), version("a.tmp", LARGE, 1)
+    renamed = Publication(large.key, "a", large.size, None, large.digest, HashName.BLAKE3, large.order)
+    write(sink, large, LARGE)
+    with pytest.raises(BytesLostError, match="its name became known only at its end"):
+        sink.publish([renamed])
+    sink.close()
+
+    sink = make()
+    assert sink.restore([large.key]) == set()
+    deliver(sink, renamed, LARGE)
+
+    assert content(store, bucket, "a") == LARGE
+    with contextlib.closing(store.client()) as client:
+        assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+    assert store.unfinished_uploads(bucket) == []
+
+
+def test_an_upload_that_somebody_removed_is_begun_anew(make: MakeSink, store: LocalStore, bucket: str):
+    """A rule of the bucket, or a person: the version is read again, and arrives."""
+    sink, large = make(), version("a", LARGE, 1)
+    write(sink, large, LARGE[: 17 * MIB])
+    eventually(lambda: [u.parts for u in store.unfinished_uploads(bucket)] == [2], "2 parts are there")
+    with contextlib.closing(store.client()) as client:
+        for upload in store.unfinished_uploads(bucket):
+            client.abort_multipart_upload(Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
+    for start in range(17 * MIB, 20 * MIB, MIB):
+        sink.write(large.key, start, LARGE[start : start + MIB])
+    with pytest.raises(BytesLostError, match="removed by somebody else"):
+        sink.publish([large])
+
+    deliver(sink, large, LARGE)
+
+    assert content(store, bucket, "a") == LARGE
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], [0, 2, 1], [1, 2, 0]])
+def test_pieces_in_any_order_make_the_same_object(make: MakeSink, store: LocalStore, bucket: str, order: list[int]):
+    """As from 1.x, whose chunks are spread over partitions."""
+    sink, large = make(), version("a", LARGE, 1)
+    bounds = [0, 9 * MIB, 10 * MIB, 20 * MIB]
+    for number in order:
+        for start in range(bounds[number], bounds[number + 1], MIB):
+            sink.write(large.key, start, LARGE[start : start + MIB])
+    sink.sync([large.key])
+    assert sink.publish([large]) == {}
+    assert content(store, bucket, "a") == LARGE
+
+
+def test_a_version_that_came_whole_before_a_restart_is_gone_on_with(make: MakeSink, store: LocalStore, bucket: str):
+    """Where its bytes came out of order they stand here, and need not come again."""
+    sink, large = make(), version("a", LARGE, 1)
+    for start in range(19 * MIB, -1, -MIB):
+        sink.write(large.key, start, LARGE[start : start + MIB])
+    sink.sync([large.key])
+    sink.close()
+
+    sink = make()
+    assert sink.restore([large.key]) == {large.key}
+    assert b"".join(bytes(piece) for piece in sink.read(large.key, 0, large.size)) == LARGE
+    assert sink.publish([large]) == {}
+    assert content(store, bucket, "a") == LARGE
+
+
+# -- what an object says --------------------------------------------------------------------------------------------
+
+
+def test_tags_that_could_not_be_put_are_put_by_the_next_run(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, told: list[Event]
+):
+    """The object stands, and its digest is not forgotten."""
+    proxy.rule = lambda request: Refuse(500, "InternalError") if "tagging" in request.query else None
+    sink, large = make(), version("a", LARGE, 1)
+    deliver(sink, large, LARGE)
+    assert [type(event) for event in told] == [Note]
+    sink.close()
+    proxy.rule = lambda _: None
+
+    sink = make()
+    sink.publish([])
+
+    with contextlib.closing(store.client()) as client:
+        tags = client.get_object_tagging(Bucket=bucket, Key="t/a")["TagSet"]
+    assert {"Key": "blake3", "Value": large.digest.hex()} in tags
+    before = proxy.count(lambda request: request.method == "GET" and "tagging" not in request.query)
+    assert sink.holds("a", large.size, HashName.BLAKE3, large.digest)
+    assert not sink.holds("a", large.size, HashName.BLAKE3, b"D" * 32)
+    assert proxy.count(lambda request: request.method == "GET" and "tagging" not in request.query) == before
+
+
+def test_what_is_known_at_the_first_byte_stands_in_the_metadata_of_a_large_object(
+    make: MakeSink, store: LocalStore, bucket: str
+):
+    """Source, counter and time of modification; they cannot be changed later."""
+    sink, large = make(), version("a", LARGE, 7)
+    assert large.order is not None
+    sink.describe = lambda key: About(key.path, VersionOrder(SRC, 7, 1_500_000_000_123_456_789, 0))
+
+    deliver(sink, large, LARGE)
+
+    with contextlib.closing(store.client()) as client:
+        said = client.head_object(Bucket=bucket, Key="t/a")["Metadata"]
+    assert (said["oms-source"], said["oms-gen"], said["mtime"]) == (SRC.hex(), "7", "1500000000.123456789")
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_version_that_is_refused_does_not_keep_the_others_waiting(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """For good, as a key that is too long; or for now, when the whole batch is to be tried again."""
+    sink = make()
+    long = version("/".join(["x" * 200] * 6), b"1", 1)
+    refused, good = version("refused", b"2", 2), version("good", b"3", 3)
+    for one, data in ((long, b"1"), (refused, b"2"), (good, b"3")):
+        write(sink, one, data)
+    proxy.rule = lambda request: Refuse(403, "AccessDenied") if request.path.endswith("refused") else None
+
+    with pytest.raises(StorageError, match="s3:PutObject"):
+        sink.publish([long, refused, good])
+    assert content(store, bucket, "good") == b"3"
+
+    proxy.rule = lambda _: None
+    failed = sink.publish([long, refused, good])
+    assert list(failed) == [long.key]
+    assert "1,024" in failed[long.key].message
+    assert content(store, bucket, "refused") == b"2"
+
+
+def test_bytes_that_a_store_gives_back_wrong_are_noticed_when_they_are_read_back(
+    store: LocalStore, bucket: str, tmp_path: Path
+):
+    """By option, since the store checks every part by itself."""
+    access = S3Access(store.endpoint, store.access_key, store.secret_key, region=store.region)
+    settings = S3Settings("t", read_back=True)
+    with contextlib.closing(S3Sink(Bucket(access, bucket, 4), tmp_path, settings, lambda _: None)) as sink:
+        good, bad = version("good", b"1234", 1), version("bad", b"1234", 2)
+        deliver(sink, good, b"1234")
+        write(sink, bad, b"4321")  # as if the store had changed it
+        failed = sink.publish([bad])
+    assert isinstance(failed[bad.key], IntegrityError)
