@@ -52,5 +52,6 @@ S3_OF_BARE = Target("1 GiB Kafka to S3, of boto3.upload_file", 0.7, at_least=Tru
 S3_RSS = Target("1 GiB Kafka to S3, peak memory", 250.0, at_least=False, unit="MB")
 S3_RSS_HUGE = Target("10 GiB Kafka to S3, peak memory", 250.0, at_least=False, unit="MB")
 S3_SMALL_OF_LOOP = Target("10 KB files to S3, of a put_object loop", 10.0, at_least=True, unit="x")
+S3_FAR_OF_LOOP = Target("10 KB files to S3 20 ms away, of a put_object loop", 10.0, at_least=True, unit="x")
 IMPORT = Target("import openmsistream", 0.1, at_least=False, unit="s")
 HELP = Target("openmsistream --help", 0.3, at_least=False, unit="s")

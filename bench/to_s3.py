@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,17 @@ from bench.alone import SECONDS, Finding, Stage, judged
 from bench.material import Material, make
 from bench.running import Running, Usage
 from openmsistream.errors import IntegrityError
+from openmsistream.local.buckets import Access, s3_client
 from openmsistream.local.store import LocalStore
+from tests.faults.http_proxy import Delay, HttpProxy
 
-LARGE, HUGE, SMALL = "s3-large", "s3-huge", "s3-small"
-SCENARIOS = (LARGE, SMALL, HUGE)
+LARGE, HUGE, SMALL, FAR = "s3-large", "s3-huge", "s3-small", "s3-far"
+SCENARIOS = (LARGE, SMALL, FAR, HUGE)
 LONG_SCENARIOS = frozenset({HUGE})
 _BUCKET = "bench"
 _MIB = 1024 * 1024
 _IDLE_SECONDS = "3"
+_FAR_SECONDS = 0.02
 _READ_BYTES = 1024 * 1024
 
 
@@ -76,6 +79,7 @@ def measure(
         plays: dict[str, Callable[[Stage], list[Finding]]] = {
             LARGE: lambda stage: _large(stage, store, sizes),
             SMALL: lambda stage: _small(stage, store, sizes),
+            FAR: lambda stage: _far(stage, store, sizes),
             HUGE: lambda stage: _huge(stage, store, sizes.huge_bytes),
         }
         for name in SCENARIOS:
@@ -97,7 +101,7 @@ def _large(stage: Stage, store: LocalStore, sizes: Sizes) -> list[Finding]:
     with contextlib.closing(store.client()) as client:
         for number in range(sizes.rounds):
             bare = _upload_file(client, material)
-            usage, seconds = _deliver(stage, store, number, 1)
+            usage, seconds = _deliver(stage, store.access, number, 1)
             _check(client, material, f"{stage.topic}/")
             ratios.append(bare / seconds)
             speeds.append(sizes.large_bytes / seconds / 1e6)
@@ -114,7 +118,7 @@ def _large(stage: Stage, store: LocalStore, sizes: Sizes) -> list[Finding]:
 def _huge(stage: Stage, store: LocalStore, size: int) -> list[Finding]:
     """One very large file: memory must not grow with it."""
     material = _on_topic(stage, 1, size)
-    usage, seconds = _deliver(stage, store, 0, 1)
+    usage, seconds = _deliver(stage, store.access, 0, 1)
     with contextlib.closing(store.client()) as client:
         _check(client, material, f"{stage.topic}/")
         _empty(client)
@@ -126,27 +130,41 @@ def _huge(stage: Stage, store: LocalStore, size: int) -> list[Finding]:
 
 def _small(stage: Stage, store: LocalStore, sizes: Sizes) -> list[Finding]:
     """Many small files, against a loop of ``put_object``."""
+    return _many(stage, store.access, store, sizes, SMALL, targets.S3_SMALL_OF_LOOP)
+
+
+def _far(stage: Stage, store: LocalStore, sizes: Sizes) -> list[Finding]:
+    """The same with a store that is not on this computer: every answer takes 20 ms more, which costs no processor."""
+    with HttpProxy(store.port) as line:
+        line.rule = lambda _: Delay(_FAR_SECONDS)
+        access = replace(store.access, endpoint=line.address)
+        return _many(stage, access, store, sizes, FAR, targets.S3_FAR_OF_LOOP)
+
+
+def _many(
+    stage: Stage, access: Access, store: LocalStore, sizes: Sizes, scenario: str, target: targets.Target
+) -> list[Finding]:
     material = _on_topic(stage, sizes.small_count, sizes.small_bytes)
     ratios, speeds, usages = [], [], []
-    with contextlib.closing(store.client()) as client:
+    with contextlib.closing(s3_client(access)) as there, contextlib.closing(store.client()) as client:
         for number in range(sizes.rounds):
-            bare = _put_loop(client, material, sizes.small_alone)
-            usage, seconds = _deliver(stage, store, number, sizes.small_count)
+            bare = _put_loop(there, material, sizes.small_alone)
+            usage, seconds = _deliver(stage, access, number, sizes.small_count)
             _check(client, material, f"{stage.topic}/")
             ratios.append(sizes.small_count / seconds / bare)
             speeds.append(sizes.small_count / seconds)
             usages.append(usage)
             _empty(client)
     return [
-        judged(SMALL, targets.S3_SMALL_OF_LOOP, statistics.median(ratios)),
-        Finding(SMALL, "speed", statistics.median(speeds), "files/s"),
+        judged(scenario, target, statistics.median(ratios)),
+        Finding(scenario, "speed", statistics.median(speeds), "files/s"),
         Finding(
             SMALL,
             "CPU for 1,000 files",
             statistics.median(u.cpu_seconds for u in usages) / sizes.small_count * 1e3,
             "s",
         ),
-        Finding(SMALL, "peak memory", max(u.rss_bytes for u in usages) / 1e6, "MB"),
+        Finding(scenario, "peak memory", max(u.rss_bytes for u in usages) / 1e6, "MB"),
     ]
 
 
@@ -158,9 +176,8 @@ def _on_topic(stage: Stage, count: int, size: int) -> Material:
     return material
 
 
-def _deliver(stage: Stage, store: LocalStore, number: int, files: int) -> tuple[Usage, float]:
-    """Run our program to its end; what it used, and the time from its first record to the last file."""
-    access = store.access
+def _deliver(stage: Stage, access: Access, number: int, files: int) -> tuple[Usage, float]:
+    """Run our program to its end; what it used, and the time from its start to the last file."""
     config = stage.base / "s3.config"
     config.write_text(
         f"[broker]\nbootstrap.servers = {stage.bootstrap}\n[s3]\nendpoint_url = {access.endpoint}\n"

@@ -11,14 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openmsistream.programs.downloading import DataFileDownloadDirectory
+    from openmsistream.programs.to_s3 import OSNStreamProcessor, S3TransferStreamProcessor
     from openmsistream.programs.uploading import DataFileUploadDirectory, UploadDataFile
 
 __version__ = "2.0.0.dev0"
-__all__ = ["DataFileDownloadDirectory", "DataFileUploadDirectory", "UploadDataFile", "__version__"]
+__all__ = [
+    "DataFileDownloadDirectory",
+    "DataFileUploadDirectory",
+    "OSNStreamProcessor",
+    "S3TransferStreamProcessor",
+    "UploadDataFile",
+    "__version__",
+]
 
 _WHERE = {
     "DataFileDownloadDirectory": "openmsistream.programs.downloading",
     "DataFileUploadDirectory": "openmsistream.programs.uploading",
+    "OSNStreamProcessor": "openmsistream.programs.to_s3",
+    "S3TransferStreamProcessor": "openmsistream.programs.to_s3",
     "UploadDataFile": "openmsistream.programs.uploading",
 }
 

@@ -1,4 +1,4 @@
-"""``openmsistream s3`` as users type it: what is wrong is said in one line, before anything is read, and no secret is."""
+"""``openmsistream s3`` as users type it: what is wrong is said in one line before anything is read, no secret is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def script(name: str, *words: object, **more: Any) -> Program:
     return Program([sys.executable, "-c", code, *map(str, words)], **more)
 
 
-# -- what is wrong ------------------------------------------------------------------------------------------------------
+# -- what is wrong --------------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_key_is_told_with_where_to_look(place: BucketPlace):
@@ -120,7 +120,6 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(place: BucketPlace):
     with place.to_s3() as program:
         program.until_event("note")
         program.until_event("storage_paused")
-        program.end_of_input()
     assert place.keys() == set()
 
     place.endpoint = place.access.endpoint
@@ -129,7 +128,7 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(place: BucketPlace):
     assert place.keys() == {f"{place.topic}/a"}
 
 
-# -- where the store is -------------------------------------------------------------------------------------------------
+# -- where the store is ---------------------------------------------------------------------------------------------
 
 
 def test_without_the_section_the_environment_of_1x_says_where_the_store_is(place: BucketPlace):
@@ -167,7 +166,7 @@ def test_the_programs_of_1x_and_of_0_9_do_the_same(place: BucketPlace, name: str
     place.send("--upload-existing")
     section = "osn" if name.startswith("osn") else "s3"
     text = place.config.read_text(encoding="utf-8").replace("[s3]", f"[{section}]")
-    place.config.write_text(text.replace("http://", "http://"), encoding="utf-8")
+    place.config.write_text(text, encoding="utf-8")
     words = ("--config", place.config, "--topic_name", place.topic, "--state_dir", place.state, "--until_idle", "1")
 
     with script(name, place.bucket, *words) as program:

@@ -144,7 +144,7 @@ def _words(event: ev.Event) -> tuple[int, str]:
         case ev.StoragePaused():
             return WARNING, event.reason + (f" (try: {event.hint})" if event.hint else "") + "; waiting"
         case ev.StorageBack():
-            return WARNING, "the output folder can be written again"
+            return WARNING, "the destination can be written again"
         case ev.Gap():
             return ERROR, (
                 f"topic {event.topic}, partition {event.partition}: records {event.first} to {event.last} were "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openmsistream.config.ini import Settings
+from openmsistream.config.secrets import masked
 from openmsistream.errors import ConfigError
 
 CHECKSUMS = ("auto", "md5", "none")
@@ -152,8 +153,9 @@ def _endpoint(value: str, section: Settings) -> str | None:
         return None
     address = value if "://" in value else f"https://{value}"
     if not _ADDRESS.fullmatch(address):
+        shown = masked("endpoint_url", section.mask(value))
         raise ConfigError(
-            f"{_place('endpoint_url', section)}: {section.mask(value)!r} is not an address of a store",
+            f"{_place('endpoint_url', section)}: {shown!r} is not an address of a store",
             hint="write it as https://s3.example.org, without user and bucket",
         )
     return address.rstrip("/")
