@@ -141,7 +141,7 @@ class HttpProxy:
         """How many requests of a kind the store did."""
         return sum(which(request) and request.status < 300 and request.status > 0 for request in list(self.requests))
 
-    def bytes(self, which: Callable[[Request], bool] = lambda _: True) -> int:
+    def size_bytes(self, which: Callable[[Request], bool] = lambda _: True) -> int:
         """How many bytes of bodies reached the store, whatever became of them."""
         return sum(request.size for request in list(self.requests) if which(request) and request.status)
 

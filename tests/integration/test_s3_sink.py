@@ -148,10 +148,10 @@ def test_bytes_that_have_to_be_compared_again_stay_here_the_second_time(
         list(sink.read(large.key, 0, large.size))
     assert list(error.value.keys) == [large.key]
 
-    sent = proxy.bytes()
+    sent = proxy.size_bytes()
     write(sink, large, LARGE)
     assert b"".join(bytes(piece) for piece in sink.read(large.key, 0, large.size)) == LARGE
-    assert proxy.bytes() == sent
+    assert proxy.size_bytes() == sent
     sink.sync([large.key])
     assert sink.publish([large]) == {}
 
