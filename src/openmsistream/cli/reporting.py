@@ -117,6 +117,8 @@ def _words(event: ev.Event) -> tuple[int, str]:
             if event.recorded_only:
                 text += f", {event.recorded_only} were there before and are not sent (--upload_existing sends them)"
             return INFO, text
+        case ev.FileExpired():
+            return WARNING, f"no longer waited for: {event.path} ({event.reason})"
         case ev.FolderFailed():
             return ERROR, f"no longer watched: {event.reason}" + (f" (try: {event.hint})" if event.hint else "")
         case ev.Alive():

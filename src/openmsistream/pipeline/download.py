@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from openmsistream.core.assembly import Assembly, OpenVersion, Verb
 from openmsistream.core.chunk import Chunk, HashName
 from openmsistream.core.events import Alive, FileProgress, FileStarted, FileSuperseded, Note, ProgramStopped, Status
-from openmsistream.core.names import Naming
 from openmsistream.core.selection import Selection
 from openmsistream.core.versions import VersionKey, is_newer, key_of
 from openmsistream.core.watermark import watermark
@@ -23,40 +21,19 @@ from openmsistream.core.wire.recognise import decode_record
 from openmsistream.core.wire.v1 import delivered_name
 from openmsistream.errors import BytesLostError, OpenMSIStreamError, ProtocolError, UnavailableError
 from openmsistream.pipeline.beside import Beside
-from openmsistream.pipeline.delivery import BarrierSettings, Delivery, final_path
-from openmsistream.pipeline.expiry import Expiry, ExpirySettings
+from openmsistream.pipeline.delivery import Delivery, final_path
+from openmsistream.pipeline.download_settings import DownloadSettings
+from openmsistream.pipeline.expiry import Expiry
 from openmsistream.pipeline.partitions import Partitions
 from openmsistream.pipeline.patience import TakenAwayError, UntilStored
 from openmsistream.pipeline.runner import Control, Every, Totals
 from openmsistream.pipeline.spread import Spread
 from openmsistream.ports import Clock, Consumer, DownloadLedger, Events, Record, Sink
 
+__all__ = ["Download", "DownloadSettings"]
+
 POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadSettings:
-    """
-    How to run, and when to end.
-
-    Attributes:
-        barrier: When finished files are made visible.
-        expiry: How long to wait for the rest of a file.
-        checkpoint_seconds: With nothing finished: how often positions and partial files are made durable.
-        until_idle_seconds: End when no record came for so long; None: run until stopped.
-        naming: Which names the destination can have.
-        alive_seconds: Time between signs of life; below 0: none.
-        topic_id: Identity of cluster and topic: what was committed of another topic of that name does not count.
-    """
-
-    barrier: BarrierSettings = field(default_factory=BarrierSettings)
-    expiry: ExpirySettings = field(default_factory=ExpirySettings)
-    checkpoint_seconds: float = 5.0
-    until_idle_seconds: float | None = None
-    naming: Naming = field(default_factory=Naming)
-    alive_seconds: float = -1
-    topic_id: str = ""
 
 
 class Download:
@@ -219,24 +196,13 @@ class Download:
             return
         expected = self._partitions.positions.get(partition, record.offset)
         if record.offset != expected:
-            self._tell_jump(record, expected)
+            self._partitions.tell_jump(record, expected, self._assembly.versions())
         self._until_stored.taken_away = lambda: self._partitions.assignment(partition) is not assignment
         with suppress(TakenAwayError):
             self._handle(record)
             self._partitions.positions[partition] = record.offset + 1
             self._moved = True
         self._until_stored.taken_away = None
-
-    def _tell_jump(self, record: Record, expected: int) -> None:
-        """Offsets may be missing because a transaction ended there; or the topic kept records for too short."""
-        if record.offset < expected:
-            where = f"topic {self._topic}, partition {record.partition}"
-            self._events(Note(f"{where}: its end was cut off: it is read again from offset {record.offset}"))
-            return
-        low, _ = self._consumer.bounds(record.partition)
-        if low > expected:
-            last = min(low, record.offset) - 1
-            self._partitions.tell_gap(record.partition, expected, last, self._assembly.versions())
 
     def _handle(self, record: Record) -> None:
         seen_ms = self._expiry.seen(record)

@@ -24,7 +24,7 @@ from openmsistream.core.watermark import (
     topic_tag,
 )
 from openmsistream.pipeline.expiry import Expiry
-from openmsistream.ports import Commit, Consumer, DownloadLedger, Events, Sink
+from openmsistream.ports import Commit, Consumer, DownloadLedger, Events, Record, Sink
 
 FILES_TOLD = 100
 
@@ -194,6 +194,17 @@ class Partitions:
         if start is not None:
             self.positions[partition] = start
         return start
+
+    def tell_jump(self, record: Record, expected: int, versions: Iterable[OpenVersion]) -> None:
+        """A record came that is not the one that was to follow."""
+        if record.offset < expected:
+            where = f"topic {self._topic}, partition {record.partition}"
+            self._events(Note(f"{where}: its end was cut off: it is read again from offset {record.offset}"))
+            return
+        # Offsets are also left out where a transaction ends: then nothing was removed.
+        low, _ = self._consumer.bounds(record.partition)
+        if low > expected:
+            self.tell_gap(record.partition, expected, min(low, record.offset) - 1, versions)
 
     def tell_gap(self, partition: int, first: int, last: int, versions: Iterable[OpenVersion]) -> None:
         """Records were removed before they were read; of these versions, those open in the partition may lack them."""

@@ -36,7 +36,17 @@ _ENVELOPE_BYTES = 256
 """Room for what a log message holds besides its lines."""
 _NAME_BYTES = 4
 
-_WARNINGS = (ev.Note, ev.FileFailed, ev.Quarantined, ev.BrokerUnavailable, ev.BrokerBack, ev.StoragePaused, ev.Gap)
+_WARNINGS = (
+    ev.Note,
+    ev.FileFailed,
+    ev.FileExpired,
+    ev.FolderFailed,
+    ev.Quarantined,
+    ev.BrokerUnavailable,
+    ev.BrokerBack,
+    ev.StoragePaused,
+    ev.Gap,
+)
 
 
 class LogLines:

@@ -31,7 +31,8 @@ from openmsistream.core.selection import Selection
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import ConfigError, StorageError
 from openmsistream.pipeline.delivery import BarrierSettings, final_path
-from openmsistream.pipeline.download import Download, DownloadSettings
+from openmsistream.pipeline.download import Download
+from openmsistream.pipeline.download_settings import DownloadSettings
 from openmsistream.pipeline.expiry import ExpirySettings
 from openmsistream.pipeline.runner import Control, Totals
 from openmsistream.ports import Events, Sink

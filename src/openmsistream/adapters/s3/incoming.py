@@ -119,11 +119,11 @@ class Incoming:
             part, self._part = self._part, None
             self._places.sender.send(self.upload, self._span.number, self._places.collecting.take(part), part.size)
 
-    def small_body(self) -> bytes | None:
+    def small_body(self) -> bytes | bytearray | None:
         """All bytes of a version that has one part, none of which was sent; None for every other."""
         if not self.is_local or self._part is None:
             return None
-        return b"".join(self._places.collecting.read(self._part, 0, self.position))
+        return self._places.collecting.whole(self._part)
 
     def read(self, start: int, stop: int) -> Iterator[Buffer]:
         """

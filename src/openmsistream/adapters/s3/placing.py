@@ -44,7 +44,7 @@ class Placing:
         self._told_tags = False
         self._owing: float | None = 0.0  # when to look for owed tags again
 
-    def put(self, publication: Publication, object_key: str, body: bytes) -> None:
+    def put(self, publication: Publication, object_key: str, body: bytes | bytearray) -> None:
         """
         Store a small version in one request.
 

@@ -65,7 +65,7 @@ class QuickPut:
         Returns:
             True: it is stored. False: a condition is not met. None: it is not known to be stored; ask the client.
         """
-        request = AWSRequest("PUT", self._base + quote(key, safe="/~"), dict(headers), bytes(body))
+        request = AWSRequest("PUT", self._base + quote(key, safe="/~"), dict(headers), body)
         try:
             S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
             status = self._session.send(request.prepare()).status_code

@@ -6,6 +6,7 @@ uploads; it must not know how parts are filled, nor when an upload is complete.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -165,8 +166,9 @@ class PartSender:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        deadline = time.monotonic() + _END_SECONDS
         for thread in self._threads:
-            thread.join(_END_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
         for job in self._jobs:
             _remove(job)
 

@@ -92,6 +92,7 @@ class S3Sink:
         self.describe: Describe | None = None
         self._uploads = Uploads(work / "uploads.sqlite")
         self._unclaimed = self._uploads.versions()
+        self._restored = False
         self._spool = FolderSink(work)
         collecting = Collecting(work / WORK_FOLDER / "parts", settings.budget_bytes)
         self._sender = PartSender(bucket, self._uploads, settings.part_threads)
@@ -232,6 +233,8 @@ class S3Sink:
         these parts.
         """
         wanted = set(known)
+        self._restored = True
+        self._unclaimed -= wanted
         for key in self._open.keys() - wanted:
             self.discard(key)
         tails = [v.spool_key for v in self._open.values() if v.spool_key is not None]
@@ -247,8 +250,9 @@ class S3Sink:
         Parts stay in the store for versions that are still known; uploads that an earlier run began and this one never
         came across are removed.
         """
-        for key in self._unclaimed:
-            self._uploads.abandon(key)
+        if self._restored:  # else this run had no partition, and came across nothing
+            for key in self._unclaimed:
+                self._uploads.abandon(key)
         self._sender.close()
         if not any(version.upload.problem for version in self._open.values()):
             with suppress(OpenMSIStreamError):

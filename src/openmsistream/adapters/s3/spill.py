@@ -39,7 +39,8 @@ class Collected:
 
 class Collecting:
     """
-    The unfinished parts of all open versions. ``read`` may be called from any thread, the rest from one at a time.
+    The unfinished parts of all open versions. ``read`` and ``whole`` may be called from any thread,
+    the rest from one at a time.
 
     Args:
         folder: For the files; it is made, and emptied.
@@ -100,6 +101,10 @@ class Collecting:
                 return b"".join(self._files.read(part.key, start, stop))
         except OSError as error:
             raise _refused(self._folder, error) from error
+
+    def whole(self, part: Collected) -> bytes | bytearray:
+        """All bytes of a part; of one in memory the very ones, which are not to be changed."""
+        return part.memory if part.memory is not None else b"".join(self.read(part, 0, part.size))
 
     def take(self, part: Collected) -> bytearray | Path:
         """The part's bytes, or the file that holds them, which is the caller's to remove; it is none of ours now."""
