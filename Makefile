@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 # Most tests wait for something; the files of tests share the computer, each process with a broker of its own.
-PARALLEL := -n 3 --dist loadfile
+PARALLEL := -n 4 --dist loadfile
 
 .PHONY: help demo test test-long check bench clean
 .DEFAULT_GOAL := help
