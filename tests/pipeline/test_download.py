@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from openmsistream.adapters.memory import MemoryTopic
+from openmsistream.adapters.memory import MemoryConsumer, MemoryTopic
 from openmsistream.core.events import FileDelivered, FileSuperseded, Gap, Quarantined, StorageBack, StoragePaused
 from openmsistream.core.selection import Selection
 from openmsistream.errors import StorageError, UnavailableError
-from tests.pipeline.hosts import Host
+from openmsistream.ports import Record
+from tests.pipeline.hosts import SETTINGS, Host
 from tests.pipeline.material import v1_records, v2_abort, v2_key, v2_records
 
 DATA = b"0123456789"
@@ -376,3 +379,30 @@ def test_a_new_group_does_not_read_everything_again(topic: MemoryTopic):
     host.settle()
 
     assert host.flow.totals.records == 0
+
+
+class SlowConsumer(MemoryConsumer):
+    """A consumer whose broker sends nothing until a time."""
+
+    sends_from_seconds = 0.0
+
+    def poll(self, seconds: float) -> Record | None:
+        assert self._clock is not None
+        if self._clock.monotonic() >= self.sends_from_seconds or self._changes:
+            return super().poll(seconds)
+        self._clock.wait(seconds)
+        return None
+
+
+def test_a_slow_broker_is_no_reason_to_end_before_the_topic_was_read(topic: MemoryTopic):
+    """A program that is to end when nothing arrives first reads what is there."""
+    host = Host(topic, settings=replace(SETTINGS, until_idle_seconds=2.0))
+    send(topic, *v2_records("a", DATA, 1))
+    slow = SlowConsumer(topic, clock=host.clock)
+    slow.sends_from_seconds = began = host.clock.monotonic() + 60.0
+    host.flow._consumer = slow  # type: ignore[assignment]
+
+    totals = host.flow.run()
+
+    assert (totals.files, host.sink.files) == (1, {"a": DATA})
+    assert 2.0 <= host.clock.monotonic() - began < 5.0

@@ -403,7 +403,7 @@ class DownloadOptions(StreamOptions, CommonOptions):
     until_idle: float | None = _option(
         None,
         Number(0.1, _WEEK_SECONDS),
-        "end when nothing arrived for so long",
+        "end when the topic was read to its end and nothing arrived for so long",
         group=_RUN,
         unset="run until stopped",
     )

@@ -177,6 +177,8 @@ class Download:
         limit = self._settings.until_idle_seconds
         if limit is None or not self._assigned_once or self._delivery.pending:
             return False
+        if not all(map(self._consumer.at_end, self._partitions.owned)):
+            return False  # a slow broker is no lack of records
         return self._clock.monotonic() - self._last_record >= limit
 
     def _tell_end(self) -> None:

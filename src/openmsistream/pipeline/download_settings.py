@@ -21,7 +21,8 @@ class DownloadSettings:
         barrier: When finished files are made visible.
         expiry: How long to wait for the rest of a file.
         checkpoint_seconds: With nothing finished: how often positions and partial files are made durable.
-        until_idle_seconds: End when no record came for so long; None: run until stopped.
+        until_idle_seconds: End when all partitions are at their end and no record came for so long; None: run until
+            stopped.
         naming: Which names the destination can have.
         alive_seconds: Time between signs of life; below 0: none.
         topic_id: Identity of cluster and topic: what was committed of another topic of that name does not count.
