@@ -164,14 +164,9 @@ def trust_files() -> None:
 
 def trust_paths() -> None:
     """The downloader takes every path as it comes, and writes to it by name."""
-    import openmsistream.pipeline.download as flow
-    from openmsistream.adapters.filesystem import sink
+    from openmsistream.core.names import Naming
 
-    def unchecked(path: str, **_: Any) -> str:
-        return path
-
-    exchange(flow, "check_relative", unchecked)
-    exchange(sink, "check_relative", unchecked)
+    exchange(Naming, "stored", lambda _, path: path)
     write_in_place()
 
 

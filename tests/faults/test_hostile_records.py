@@ -217,4 +217,5 @@ def test_control_a_naive_writer_is_led_outside_by_the_same_records(place: Place,
     with place.download("--until-idle", 2, changes="trust_paths") as receiver:
         receiver.wait()
 
+    assert receiver.of("program_started")
     assert scene.not_the_output() != scene.before
