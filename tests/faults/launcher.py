@@ -50,7 +50,7 @@ def all_in_memory() -> None:
 
 
 def barriers_often() -> None:
-    """No protection less: a barrier after every 15 files instead of 1000, so that few files see several."""
+    """No protection less: a barrier after every 15 files instead of 4000, so that few files see several."""
     from openmsistream.pipeline.delivery import BarrierSettings
 
     before = BarrierSettings.__init__.__defaults__

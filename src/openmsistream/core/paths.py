@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 
 from openmsistream.errors import ConfigError, ProtocolError, SourceError
 
@@ -30,8 +31,11 @@ _WORK_FOLDER_SHORT = re.compile(r"OP(?:ENMS|[0-9A-F]{4})~[0-9]+\Z", re.IGNORECAS
 _HFS_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 
 _RENAME = "rename the file on the sending side"
+_REMEMBERED = 2048
+"""So many paths are known to be good: a downloader asks about each several times. A path has at most 4 KB."""
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def check_relative(path: str, *, windows: bool = False) -> str:
     """
     Return ``path`` unchanged when it names a file below whatever folder it is joined to.

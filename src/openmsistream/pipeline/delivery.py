@@ -43,9 +43,9 @@ class BarrierSettings:
             the reason that this is not known. False: it finds that out by itself when it is to publish one.
     """
 
-    files: int = 1000
+    files: int = 4000
     size_bytes: int = 64 * 1024 * 1024
-    seconds: float = 0.5
+    seconds: float = 1.0
     look_first: bool = True
 
 

@@ -39,8 +39,10 @@ class Verifier:
             StorageError: Bytes that have to be read back cannot be.
         """
         hasher, upto = self._hashed.pop(version.key, (new_hasher(version.hash_name), 0))
-        for piece in self._sink.read(version.key, upto, version.size or 0):
-            hasher.update(piece)
+        size = version.size or 0
+        if upto < size:
+            for piece in self._sink.read(version.key, upto, size):
+                hasher.update(piece)
         return hasher.digest() == version.digest
 
     def forget(self, key: VersionKey) -> None:

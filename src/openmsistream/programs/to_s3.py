@@ -212,7 +212,7 @@ def _deliver(
                 events,
                 control,
                 DownloadSettings(
-                    barrier=BarrierSettings(look_first=False),
+                    barrier=BarrierSettings(files=1000, seconds=0.5, look_first=False),
                     expiry=ExpirySettings(seconds=options.expire_after),
                     until_idle_seconds=options.until_idle,
                     alive_seconds=options.update_seconds,

@@ -61,7 +61,7 @@ class FolderSink:
         announce: Announce | None = None,
         spelling: Spelling | None = None,
     ) -> None:
-        self.root = root
+        self.root, self._root_name = root, str(root)
         self._by_descriptor = by_descriptor
         self._rules = rules or DeliveryRules()
         self._announce = announce
@@ -88,8 +88,10 @@ class FolderSink:
     def write(self, key: VersionKey, offset: int, data: Buffer) -> None:
         """Keep bytes of an open version at their offset."""
         self._placed.pop(key, None)  # a version may come a second time, when its file was removed
-        with self._told():
+        try:
             self._partials.write(key, offset, data)
+        except OSError as error:
+            raise _storage_error(self.root, error) from error
 
     def read(self, key: VersionKey, start: int, stop: int) -> Iterator[Buffer]:
         """The bytes of an open version again, in pieces of up to 1 MiB."""
@@ -200,23 +202,26 @@ class FolderSink:
     def stands(self, path: str, size: int) -> bool:
         """True when a file of that size is there under its final path."""
         try:
-            return _is_file(self.root / self._spelling.place(path), size)
+            return _is_file(self._full(path), size)
         except (ProtocolError, OSError):
             return False
 
     def holds(self, path: str, size: int, hash_name: HashName, digest: bytes) -> bool:
         """True when the file under its final path has that size and that digest."""
         try:
-            file = self.root / self._spelling.place(path)
+            file = self._full(path)
         except (ProtocolError, OSError):
             return False
         return self._has(file, size, hash_name, digest)
 
-    def _has(self, file: Path, size: int, hash_name: HashName, digest: bytes) -> bool:
+    def _full(self, path: str) -> str:
+        return os.path.join(self._root_name, self._spelling.place(path))
+
+    def _has(self, file: Path | str, size: int, hash_name: HashName, digest: bytes) -> bool:
         if not _is_file(file, size):
             return False
         hasher = new_hasher(hash_name)
-        with self._told(), file.open("rb", buffering=0) as opened:
+        with self._told(), open(file, "rb", buffering=0) as opened:
             while piece := opened.read(READ_BYTES):
                 hasher.update(piece)
         return hasher.digest() == digest
@@ -285,7 +290,7 @@ class FolderSink:
             raise _storage_error(self.root, error) from error
 
 
-def _is_file(file: Path, size: int) -> bool:
+def _is_file(file: Path | str, size: int) -> bool:
     try:
         found = os.lstat(file)
     except (OSError, ValueError):
