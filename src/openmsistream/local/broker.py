@@ -7,7 +7,6 @@ ready. It knows nothing about files, chunks or the programs that use the broker.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import shutil
 import subprocess
@@ -15,16 +14,14 @@ import sys
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError, UnavailableError
+from openmsistream.errors import ConfigError, OpenMSIStreamError, UnavailableError
 from openmsistream.local import ports, process
 from openmsistream.local.parts import Parts, ensure_parts
-from openmsistream.local.process import ProcessId
+from openmsistream.local.server import END_SECONDS, LocalServer
 from openmsistream.local.settings import (
     DATA_FOLDER,
     MIB,
@@ -39,19 +36,18 @@ from openmsistream.local.state import (
     BrokerState,
     failure_in_log,
     read_state,
+    require_space,
+    start_lock,
     storage_errors,
     write_state,
 )
 
 # A topic's index files and the first segments need this much; with less, the broker dies within minutes.
 MIN_FREE_BYTES = 128 * MIB
-STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-# How long a second `start` in the same folder waits for the first one to finish.
-_START_LOCK_SECONDS = 90.0
 
 
-class LocalBroker:
+class LocalBroker(LocalServer[BrokerState]):
     """
     A one-node Apache Kafka broker on 127.0.0.1, with its own process and folder.
 
@@ -61,11 +57,9 @@ class LocalBroker:
         folder: Everything the broker writes is below it. Topics survive a stop, a kill and a restart.
     """
 
-    def __init__(self, folder: Path, state: BrokerState) -> None:
-        self.folder = folder
-        self._state = state
-        self._outlive = True
-        self._guard: subprocess.Popen[bytes] | None = None
+    NAME = "broker"
+    HOW = "openmsistream local start"
+    GUARD_SECONDS = process.GUARD_SECONDS
 
     @classmethod
     def start(
@@ -97,7 +91,7 @@ class LocalBroker:
         """
         folder = Path(folder).absolute()
         parts = ensure_parts(say=say)
-        with _start_lock(folder):
+        with start_lock(folder, "a broker"):
             running = cls.find(folder)
             if running is not None:
                 raise ConfigError(
@@ -138,16 +132,6 @@ class LocalBroker:
         return self._state.port
 
     @property
-    def pid(self) -> int:
-        """
-        The id of the broker's process.
-
-        Raises:
-            UnavailableError: It does not run.
-        """
-        return self._running().pid
-
-    @property
     def log_file(self) -> Path:
         """The broker's own log since its last start; the one before is beside it, with ``.1``."""
         return self.folder / LOG_FILE
@@ -157,10 +141,6 @@ class LocalBroker:
         """Where Kafka keeps topics, one folder a partition."""
         return self.folder / DATA_FOLDER
 
-    def is_alive(self) -> bool:
-        """True while its process exists (also when frozen)."""
-        return self._state.process is not None and self._state.process.is_alive()
-
     def is_ready(self, seconds: float = 2.0) -> bool:
         """Ask it for its metadata as any client does; True when it answers within ``seconds``."""
         if not self.is_alive():
@@ -169,7 +149,7 @@ class LocalBroker:
 
         return answers(admin_client(self.bootstrap), seconds)
 
-    def stop(self, seconds: float = STOP_SECONDS) -> None:
+    def stop(self, seconds: float = END_SECONDS) -> None:
         """
         End it cleanly and return when its process is gone. Does nothing when it does not run.
 
@@ -183,22 +163,8 @@ class LocalBroker:
             running.thaw()  # a frozen process would never hear the request
             if not running.wait(seconds):
                 running.kill()
-                running.wait(STOP_SECONDS)
+                running.wait(END_SECONDS)
         self._forget_process()
-
-    def kill(self) -> None:
-        """End it as a power cut would (SIGKILL) and return when its process is gone."""
-        running = self._running()
-        running.kill()
-        running.wait(STOP_SECONDS)
-
-    def freeze(self) -> None:
-        """Stop its process where it is (SIGSTOP): connections stay open and nothing answers."""
-        self._running().freeze()
-
-    def thaw(self) -> None:
-        """Let a frozen broker go on (SIGCONT)."""
-        self._running().thaw()
 
     def restart(self, *, ready_seconds: float = 60) -> None:
         """
@@ -209,67 +175,36 @@ class LocalBroker:
             UnavailableError: It did not answer in time.
         """
         parts = ensure_parts()
-        with _start_lock(self.folder):
+        with start_lock(self.folder, "a broker"):
             self.stop()
-            _require_free(self._state.port)
+            ports.require_free(self._state.port)
             controller_port = _choose_controller_port(self._state.port, self._state)
             self._state = replace(self._state, controller_port=controller_port)
             self._launch(parts, ready_seconds)
 
-    def _running(self) -> ProcessId:
-        if self._state.process is None or not self._state.process.is_alive():
-            raise UnavailableError(
-                f"the broker on {self.folder} does not run", hint="start it with `openmsistream local start`"
-            )
-        return self._state.process
-
-    def _forget_process(self) -> None:
-        ended, self._state = self._state.process, replace(self._state, process=None)
-        # The folder may be gone already (a temporary one, at the end of the program), or another program
-        # may have started a broker on it after ours had ended.
-        last = read_state(self.folder)
-        if last is not None and last.process == ended:
-            # On a full disk the file goes on naming a process that is no more, which everyone checks.
-            with contextlib.suppress(StorageError):
-                write_state(self.folder, self._state)
-        self._dismiss_guard()
-
-    def _dismiss_guard(self) -> None:
-        guard, self._guard = self._guard, None
-        if guard is not None and guard.stdin is not None:
-            guard.stdin.close()
-            guard.wait()
-
     def _launch(self, parts: Parts, ready_seconds: float) -> None:
         deadline = time.monotonic() + ready_seconds
         with storage_errors(self.folder):
-            _require_space(self.folder)
+            require_space(self.folder, MIN_FREE_BYTES, "the broker")
             shutil.rmtree(self.folder / TEMPORARY_FOLDER, ignore_errors=True)
             (self.folder / TEMPORARY_FOLDER).mkdir()
             (self.folder / PROPERTIES_FILE).write_text(
                 server_properties(self._state.port, self._state.controller_port, self._state.settings),
                 encoding="ascii",
             )
-            if self.log_file.exists():
-                self.log_file.replace(self.log_file.with_name(LOG_FILE + ".1"))
+            self._keep_log()
             self._format(parts)
             command = [str(parts.java), *java_options(), "kafka.Kafka", PROPERTIES_FILE]
             started = process.launch(
                 command, folder=self.folder, log_file=self.log_file, environment=_environment(parts)
             )
-            self._state = replace(self._state, process=started)
-        try:
-            write_state(self.folder, self._state)
-            self._dismiss_guard()  # that of a process which was killed
-            if not self._outlive:
-                self._guard = process.guard(started)
-            self._wait_until_ready(deadline, ready_seconds)
-        except BaseException:
-            # Also on Ctrl-C: a broker nobody was told about must not stay.
-            started.kill()
-            started.wait(STOP_SECONDS)
-            self._forget_process()
-            raise
+        self._take_charge(started, lambda: self._wait_until_ready(deadline, ready_seconds))
+
+    def _read_state(self) -> BrokerState | None:
+        return read_state(self.folder)
+
+    def _write_state(self) -> None:
+        write_state(self.folder, self._state)
 
     def _format(self, parts: Parts) -> None:
         """Give the data folder its cluster id, once; Kafka refuses a folder without one."""
@@ -320,7 +255,7 @@ class LocalBroker:
 
 def _choose_port(asked: int | None, last: BrokerState | None) -> int:
     if asked:
-        _require_free(asked)
+        ports.require_free(asked)
         return asked
     if asked is None and last is not None and ports.is_free(last.port):
         return last.port
@@ -331,43 +266,6 @@ def _choose_controller_port(port: int, last: BrokerState | None) -> int:
     if last is not None and last.controller_port != port and ports.is_free(last.controller_port):
         return last.controller_port
     return ports.free_port(avoid=frozenset({port}))
-
-
-def _require_free(port: int) -> None:
-    if not 0 < port < 65_536:
-        raise ConfigError(f"port {port} is not from 1 to 65535", hint="e.g. --port 9092, or leave it out")
-    if not ports.is_free(port):
-        raise ConfigError(
-            f"port {port} on {ports.LOOPBACK} is taken by another program",
-            hint="end that program, or start with another --port (0: any free one)",
-        )
-
-
-def _require_space(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < MIN_FREE_BYTES:
-        raise StorageError(
-            f"{folder}: the disk is full: {free // MIB} MiB free, the broker needs {MIN_FREE_BYTES // MIB} MiB",
-            hint="free space there, or use another --folder",
-        )
-
-
-@contextlib.contextmanager
-def _start_lock(folder: Path) -> Iterator[None]:
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "start.lock", timeout=_START_LOCK_SECONDS)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UnavailableError(
-                f"another program has been starting a broker on {folder} for {_START_LOCK_SECONDS:.0f} s",
-                hint="end that program, or use another --folder",
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _environment(parts: Parts) -> dict[str, str]:

@@ -65,5 +65,5 @@ def require_free(port: int) -> None:
     if not is_free(port):
         raise ConfigError(
             f"port {port} on {LOOPBACK} is taken by another program",
-            hint="end that program, or choose another port (0: any free one)",
+            hint="end that program, or choose another with --port or --s3-port (0: any free one)",
         )

@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.02
 _children: dict[int, subprocess.Popen[bytes]] = {}
 # What a guard runs: it reads from a pipe that closes when the program that holds the other end is no more.
 _GUARD = "import sys; from openmsistream.local.process import end_with_pipe; end_with_pipe(*sys.argv[1:])"
-_GUARD_SECONDS = 30.0
+GUARD_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def launch(command: Sequence[str], *, folder: Path, log_file: Path, environment:
 
 
 def guard(
-    guarded: ProcessId, *, seconds: float = _GUARD_SECONDS, leftovers: Sequence[Path] = ()
+    guarded: ProcessId, *, seconds: float = GUARD_SECONDS, leftovers: Sequence[Path] = ()
 ) -> subprocess.Popen[bytes]:
     """
     Tie a process to this program: it is ended when this program is no more, also after ``kill -9``.
@@ -148,7 +148,7 @@ def end_with_pipe(pid: str, began_at: str, seconds: str, *leftovers: str) -> Non
     guarded.thaw()
     if not guarded.wait(float(seconds)):
         guarded.kill()
-        guarded.wait(_GUARD_SECONDS)
+        guarded.wait(GUARD_SECONDS)
     for path in leftovers:
         Path(path).unlink(missing_ok=True)
 

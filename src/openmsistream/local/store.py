@@ -10,16 +10,15 @@ import atexit
 import contextlib
 import secrets
 import string
-import subprocess
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from openmsistream.errors import ConfigError, StorageError, UnavailableError
+from openmsistream.errors import ConfigError, UnavailableError
 from openmsistream.local import buckets, ports, process, weed
 from openmsistream.local.buckets import Access, UnfinishedUpload
-from openmsistream.local.process import ProcessId
+from openmsistream.local.server import END_SECONDS, LocalServer
 from openmsistream.local.state import require_space, start_lock, storage_errors
 from openmsistream.local.store_state import (
     LOG_FILE,
@@ -33,13 +32,12 @@ from openmsistream.local.weed import DATA_FOLDER, Keys, StorePorts
 REGION = "us-east-1"
 # With less, the store refuses to write from the beginning.
 MIN_FREE_BYTES = (weed.MIN_FREE_MIB + 28) * 1024 * 1024
-_END_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _PROBE_SECONDS = 1.0
 _KEY_LETTERS = string.ascii_letters + string.digits
 
 
-class LocalStore:
+class LocalStore(LocalServer[StoreState]):
     """
     An S3 object store (SeaweedFS) on 127.0.0.1, with its own process, keys and folder.
 
@@ -51,13 +49,11 @@ class LocalStore:
         region: The region that clients name; the store takes any.
     """
 
-    region = REGION
+    NAME = "object store"
+    HOW = "openmsistream local start --s3"
+    GUARD_SECONDS = 0.0  # as in `stop`
 
-    def __init__(self, folder: Path, state: StoreState) -> None:
-        self.folder = folder
-        self._state = state
-        self._outlive = True
-        self._guard: subprocess.Popen[bytes] | None = None
+    region = REGION
 
     @classmethod
     def start(
@@ -140,16 +136,6 @@ class LocalStore:
         return Access(self.endpoint, keys.reader_access_key, keys.reader_secret_key, self.region)
 
     @property
-    def pid(self) -> int:
-        """
-        The id of the store's one process.
-
-        Raises:
-            UnavailableError: It does not run.
-        """
-        return self._running().pid
-
-    @property
     def log_file(self) -> Path:
         """The store's own log since its last start; the one before is beside it, with ``.1``."""
         return self.folder / LOG_FILE
@@ -178,10 +164,6 @@ class LocalStore:
         with contextlib.closing(self.client()) as client:
             return buckets.unfinished_uploads(client, bucket, prefix)
 
-    def is_alive(self) -> bool:
-        """True while its process exists (also when frozen)."""
-        return self._state.process is not None and self._state.process.is_alive()
-
     def is_ready(self, seconds: float = 2.0) -> bool:
         """Ask for its buckets as any client does; True when it answers within about ``seconds``."""
         if not self.is_alive():
@@ -200,23 +182,13 @@ class LocalStore:
             # Asked to end, it goes on taking requests and waits 15 s for connections that it holds to itself
             # (SeaweedFS 4.48). What it acknowledged is with the operating system already.
             running.kill()
-            running.wait(_END_SECONDS)
+            running.wait(END_SECONDS)
         self._forget_process()
 
     def kill(self) -> None:
         """End it as a power cut would (SIGKILL) and return when its process is gone."""
-        running = self._running()
-        running.kill()
-        running.wait(_END_SECONDS)
+        super().kill()
         self._remove_sockets()
-
-    def freeze(self) -> None:
-        """Stop its process where it is (SIGSTOP): connections stay open and nothing answers."""
-        self._running().freeze()
-
-    def thaw(self) -> None:
-        """Let a frozen store go on (SIGCONT)."""
-        self._running().thaw()
 
     def restart(self, *, ready_seconds: float = 60) -> None:
         """
@@ -232,64 +204,39 @@ class LocalStore:
             self._state = replace(self._state, ports=_choose_ports(self.port, self._state.ports))
             self._launch(program, ready_seconds)
 
-    def _running(self) -> ProcessId:
-        if self._state.process is None or not self._state.process.is_alive():
-            raise UnavailableError(
-                f"the object store on {self.folder} does not run", hint="start it with `openmsistream local start --s3`"
-            )
-        return self._state.process
-
     def _forget_process(self) -> None:
-        ended, self._state = self._state.process, replace(self._state, process=None)
-        # The folder may be gone already (a temporary one, at the end of the program), or another program
-        # may have started a store on it after ours had ended.
-        last = read_store_state(self.folder)
-        if last is not None and last.process == ended:
-            # On a full disk the file goes on naming a process that is no more, which everyone checks.
-            with contextlib.suppress(StorageError):
-                write_store_state(self.folder, self._state)
+        ended = self._state.process
+        super()._forget_process()
         if ended is not None:
             self._remove_sockets()
-        self._dismiss_guard()
+
+    def _leftovers(self) -> list[Path]:
+        return weed.sockets(self.folder, self._state.ports)
+
+    def _read_state(self) -> StoreState | None:
+        return read_store_state(self.folder)
+
+    def _write_state(self) -> None:
+        write_store_state(self.folder, self._state)
 
     def _remove_sockets(self) -> None:
-        for path in weed.sockets(self.folder, self._state.ports):
+        for path in self._leftovers():
             with contextlib.suppress(OSError):  # one that stays is overwritten by the next start
                 path.unlink(missing_ok=True)
-
-    def _dismiss_guard(self) -> None:
-        guard, self._guard = self._guard, None
-        if guard is not None and guard.stdin is not None:
-            guard.stdin.close()
-            guard.wait()
 
     def _launch(self, program: Path, ready_seconds: float) -> None:
         deadline = time.monotonic() + ready_seconds
         with storage_errors(self.folder):
             require_space(self.folder, MIN_FREE_BYTES, "the object store")
             weed.write_files(self.folder, self._state.keys)
-            if self.log_file.exists():
-                self.log_file.replace(self.log_file.with_name(LOG_FILE + ".1"))
+            self._keep_log()
             started = process.launch(
                 weed.command(program, self._state.ports),
                 folder=self.folder,
                 log_file=self.log_file,
                 environment=weed.environment(),
             )
-            self._state = replace(self._state, process=started)
-        try:
-            write_store_state(self.folder, self._state)
-            self._dismiss_guard()  # that of a process which was killed
-            if not self._outlive:
-                leftovers = weed.sockets(self.folder, self._state.ports)
-                self._guard = process.guard(started, seconds=0, leftovers=leftovers)  # as in `stop`
-            self._wait_until_ready(deadline, ready_seconds)
-        except BaseException:
-            # Also on Ctrl-C: a store nobody was told about must not stay.
-            started.kill()
-            started.wait(_END_SECONDS)
-            self._forget_process()
-            raise
+        self._take_charge(started, lambda: self._wait_until_ready(deadline, ready_seconds))
 
     def _wait_until_ready(self, deadline: float, ready_seconds: float) -> None:
         with contextlib.closing(buckets.probing_client(self.access, _PROBE_SECONDS)) as client:
