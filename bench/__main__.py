@@ -22,7 +22,7 @@ import psutil
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
-from bench import report, targets, to_s3, uploader
+from bench import downloader, report, targets, to_s3, uploader
 from bench.alone import Finding
 from bench.contestants import BARE, FLOOR_1, FLOOR_2, OURS, PEER, SCENARIOS, Bench, Task, Trial, timed
 from bench.material import Material, make
@@ -31,8 +31,8 @@ from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
 from tests.compat import peer
 
-_CHOICES = (*SCENARIOS, *uploader.SCENARIOS, *to_s3.SCENARIOS, "start")
-_LONG = uploader.LONG_SCENARIOS | to_s3.LONG_SCENARIOS
+_CHOICES = (*SCENARIOS, *uploader.SCENARIOS, *downloader.SCENARIOS, *to_s3.SCENARIOS, "start")
+_LONG = uploader.LONG_SCENARIOS | downloader.LONG_SCENARIOS | to_s3.LONG_SCENARIOS
 _RESULTS = Path(__file__).with_name("results")
 _SENDERS = (BARE, OURS, PEER)
 _RECEIVERS = (FLOOR_1, FLOOR_2, OURS, PEER)
@@ -174,7 +174,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 def _moved(
     work: Path, wanted: frozenset[str], options: argparse.Namespace, console: Console
 ) -> tuple[list[Trial], list[Finding]]:
-    """Everything that needs a broker: the trials of all contestants, and what our uploader does alone."""
+    """Everything that needs a broker: the trials of all contestants, and what our programs do alone."""
     compared = bool(wanted.intersection(SCENARIOS))
     them = peer.install() if compared else None
     broker = LocalBroker.start(work / "broker")
@@ -188,6 +188,8 @@ def _moved(
         for _ in range(options.rounds or 1):
             amount = uploader.QUICK if options.quick else uploader.FULL
             findings += uploader.measure(broker.bootstrap, work, wanted, amount, console.print)
+            much = downloader.QUICK if options.quick else downloader.FULL
+            findings += downloader.measure(broker.bootstrap, work, wanted, much, console.print)
         # Its rounds are its own, since what is compared takes turns.
         amounts = to_s3.QUICK if options.quick else to_s3.FULL
         findings += to_s3.measure(broker.bootstrap, work, wanted, amounts, console.print)

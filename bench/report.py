@@ -171,7 +171,7 @@ def _starts(starts: Mapping[str, Sequence[float]]) -> Table:
 
 
 def _alone(findings: Sequence[Finding]) -> Table:
-    table = Table(title="Our uploader, with nobody beside it")
+    table = Table(title="Our programs, with nobody beside them")
     for name in ("what", "measured", "value"):
         table.add_column(name, justify="right" if name == "value" else "left")
     last = ""
