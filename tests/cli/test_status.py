@@ -20,7 +20,7 @@ from openmsistream.core.settle import Stat
 from openmsistream.local.broker import LocalBroker
 from openmsistream.ports import Failed, Parked
 from tests.conftest import MakeTopic
-from tests.faults.support import Place, environment, fill
+from tests.faults.support import Place, environment, eventually, fill
 from tests.faults.typed import OK, one_error, run
 
 NOW = 1_700_000_000_000_000_000
@@ -381,6 +381,13 @@ def test_why_of_a_file_outside_every_watched_folder_names_those_that_are_known(
         assert f"known folders are {lab.watched}" in done.stderr
 
 
+def two_sent(done: subprocess.CompletedProcess[str]) -> dict[str, Any] | None:
+    """What is said of the one folder, once the ledger says that two files of it were sent."""
+    said = json.loads(done.stdout)
+    sent = [each for each in said["files"] if each["state"] == "sent"]
+    return said["folders"][0] if len(sent) == 2 else None
+
+
 def test_a_real_program_is_seen_while_it_runs_and_after_it_was_killed(
     broker: LocalBroker, topic: MakeTopic, tmp_path: Path
 ) -> None:
@@ -391,7 +398,10 @@ def test_a_real_program_is_seen_while_it_runs_and_after_it_was_killed(
 
     with place.watch("--upload-existing") as program:
         program.until_event("file_sent", count=2)
-        running = json.loads(run("status", place.watched, "--json", *state).stdout)["folders"][0]
+        # The ledger may be a moment behind what was told.
+        running = eventually(
+            lambda: two_sent(run("status", place.watched, "--json", "--all", *state)), "both are known"
+        )
         program.kill()
     stopped = json.loads(run("status", place.watched, "--json", "--all", *state).stdout)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openmsistream.local.broker import LocalBroker
-from openmsistream.local.topics import create_topic
+from openmsistream.local.topics import admin_client, create_topic
 from tests.faults.support import Place
 
 MakePlace = Callable[..., Place]
@@ -34,15 +34,19 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, broker: LocalBroker) -> Place:
+def place(tmp_path: Path, broker: LocalBroker) -> Iterator[Place]:
     """Folders and a topic with 1 partition, on the broker that nobody harms."""
-    return _place(tmp_path, broker, 1)
+    made = _place(tmp_path, broker, 1)
+    yield made
+    _remove(made)
 
 
 @pytest.fixture
-def place3(tmp_path: Path, broker: LocalBroker) -> Place:
+def place3(tmp_path: Path, broker: LocalBroker) -> Iterator[Place]:
     """Folders and a topic with 3 partitions, on the broker that nobody harms."""
-    return _place(tmp_path, broker, 3)
+    made = _place(tmp_path, broker, 3)
+    yield made
+    _remove(made)
 
 
 @pytest.fixture
@@ -56,5 +60,10 @@ def risky(tmp_path: Path, victim: LocalBroker) -> Iterator[Place]:
 
 def _place(folder: Path, broker: LocalBroker, partitions: int) -> Place:
     topic = f"fault-{uuid.uuid4().hex[:12]}"
-    assert create_topic(broker.bootstrap, topic, partitions=partitions)
+    assert create_topic(broker.bootstrap, topic, partitions=partitions, config={"file.delete.delay.ms": "1000"})
     return Place(folder, broker.bootstrap, topic)
+
+
+def _remove(place: Place) -> None:
+    """Give the room on the disk back: at full scale a topic has gigabytes. A test may have removed it itself."""
+    admin_client(place.bootstrap).delete_topics([place.topic])[place.topic].exception()

@@ -6,6 +6,7 @@ Owns their names and rights. It must not know what is in any of them.
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from openmsistream.adapters.filesystem.durable import sync_data, sync_folder
 from openmsistream.errors import StorageError
+
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What ``sqlite3`` raises: the second one when it is to quote a damaged file that is no text any more (Python 3.11)."""
 
 SUFFIX = ".sqlite"
 BACKUP_SUFFIX = ".backup.sqlite"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from openmsistream.adapters.sqlite.beside import Names, file_mode, no_rights
+from openmsistream.adapters.sqlite.beside import SQLITE_ERRORS, Names, file_mode, no_rights
 from openmsistream.errors import ConfigError, StorageError
 
 MEMORY = ":memory:"
@@ -72,7 +72,7 @@ class Database:
             self._connection = sqlite3.connect(
                 str(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-        except (sqlite3.Error, OSError) as error:
+        except (*SQLITE_ERRORS, OSError) as error:
             self._let_go()
             raise self._broken(error) from error
         except BaseException:
@@ -86,7 +86,7 @@ class Database:
             self._connection.executescript(schema)
             if path != MEMORY:
                 self._identity = _identity(path)
-        except (sqlite3.Error, OSError) as error:
+        except (*SQLITE_ERRORS, OSError) as error:
             self._connection.close()
             self._let_go()
             raise self._broken(error) from error
@@ -100,14 +100,14 @@ class Database:
         """All rows of a query."""
         try:
             return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._broken(error) from error
 
     def row(self, query: str, values: Sequence[object] = ()) -> tuple[object, ...] | None:
         """The first row of a query, or None."""
         try:
             return self._connection.execute(query, values).fetchone()  # type: ignore[no-any-return]
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._broken(error) from error
 
     def write(self, statement: str, values: Sequence[object] = ()) -> None:
@@ -116,7 +116,7 @@ class Database:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(statement, values)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._broken(error) from error
 
     def write_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
@@ -125,7 +125,7 @@ class Database:
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(statement, rows)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._broken(error) from error
 
     @contextmanager
@@ -144,7 +144,7 @@ class Database:
         try:
             if self._connection.in_transaction:
                 self._connection.commit()
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._broken(error) from error
 
     def check_in_place(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from openmsistream.adapters.sqlite.beside import BACKUP_SUFFIX, SUFFIX, Names, no_reading
+from openmsistream.adapters.sqlite.beside import BACKUP_SUFFIX, SQLITE_ERRORS, SUFFIX, Names, no_reading
 from openmsistream.adapters.sqlite.database import is_locked
 from openmsistream.adapters.sqlite.uploads import parked, split
 from openmsistream.core.paths import from_wire_bytes, to_wire_bytes
@@ -243,7 +243,7 @@ class UploadLedgerView:
             if self._db is None:
                 self._db = self._opened()
             return self._db.execute(query, values).fetchall()
-        except (sqlite3.Error, OSError) as error:
+        except (*SQLITE_ERRORS, OSError) as error:
             if (missing := no_reading(self.path)) is not None:
                 raise missing from error
             text = error.strerror if isinstance(error, OSError) else str(error)

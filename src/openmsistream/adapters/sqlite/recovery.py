@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
-from openmsistream.adapters.sqlite.beside import Names, put
+from openmsistream.adapters.sqlite.beside import SQLITE_ERRORS, Names, put
 from openmsistream.core.events import Note
 from openmsistream.errors import ConfigError
 
@@ -97,7 +97,7 @@ def damage(path: Path, *, at_rest: bool = False) -> str:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)) as db:
             return next(_problems(db), "")
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         # Codes of SQLite are in the low byte; an error of Python's own module (text that is not UTF-8) has none.
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _SAYS_NOTHING:
             raise
