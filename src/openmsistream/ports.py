@@ -476,6 +476,35 @@ class Publication:
     order: VersionOrder | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    Where and how a version failed, for whoever looks at it in quarantine; empty and None where that is not known.
+
+    Attributes:
+        topic, partition, offset: The record behind which it was complete.
+        path: What it was to be delivered under.
+        at_ns: When it failed, ns since 1970 by the clock here.
+        mtime_ns: As its sender gave it.
+        hash_name: What the digests were made with.
+        expected: The digest that its sender gave.
+        found: The digest that its bytes have.
+    """
+
+    topic: str = ""
+    partition: int | None = None
+    offset: int | None = None
+    path: str = ""
+    at_ns: int | None = None
+    mtime_ns: int | None = None
+    hash_name: HashName = HashName.BLAKE3
+    expected: bytes = b""
+    found: bytes = b""
+
+
+NOT_KNOWN = Failure()
+
+
 class Sink(Protocol):
     """Where whole files go. Bytes of an open version are invisible until ``publish``."""
 
@@ -517,12 +546,12 @@ class Sink(Protocol):
         """Forget the bytes of an open version; nothing happens when there are none."""
         ...
 
-    def set_aside(self, key: VersionKey, reason: str) -> None:
-        """Move the bytes of an open version to quarantine, with the reason."""
+    def set_aside(self, key: VersionKey, reason: str, failure: Failure = NOT_KNOWN) -> None:
+        """Move the bytes of an open version to quarantine, with the reason and what else is known."""
         ...
 
-    def quarantine(self, topic: str, record: Record, reason: str) -> None:
-        """Keep a record that cannot be handled, with its origin and the reason."""
+    def quarantine(self, topic: str, record: Record, reason: str, *, path: str = "", at_ns: int | None = None) -> None:
+        """Keep a record that cannot be handled, with its origin, the reason, its file's path and when that was."""
         ...
 
     def restore(self, known: Iterable[VersionKey]) -> set[VersionKey]:

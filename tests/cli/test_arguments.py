@@ -14,13 +14,8 @@ import pytest
 
 from openmsistream.cli.arguments import Parser, add_options, config_name, parse, refuse_without_folder
 from openmsistream.cli.arguments import typed as given
-from openmsistream.config.options import (
-    CommonOptions,
-    DownloadOptions,
-    UploadOptions,
-    WatchOptions,
-    options_of,
-)
+from openmsistream.config.options import CommonOptions, UploadOptions, WatchOptions, options_of
+from openmsistream.config.options_download import DownloadOptions
 
 PROGRAMS: dict[type[CommonOptions], str] = {
     UploadOptions: "UploadDataFile",

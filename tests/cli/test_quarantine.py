@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import sys
+import time
 import tracemalloc
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -503,3 +506,55 @@ def test_a_file_with_the_wrong_hash_is_read_from_the_topic_anew(
     assert json.loads(capsys.readouterr().out.splitlines()[0])["result"] == "delivered"
     assert (place.output / "run" / "c.dat").read_bytes() == data
     assert list(Quarantine(place.output).ids()) == []
+
+
+def test_show_tells_all_that_is_known_of_a_file_whose_hash_is_wrong(
+    broker: LocalBroker, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the record stands behind which it was found out, when that was, its final name, both hashes, its mtime."""
+    place, data = Place(tmp_path, broker.bootstrap, topic(partitions=3)), b"0123456789"
+    *most, last = (v2.decode(value) for value in v2_chunks("run/a.tmp", data))
+    wrong = replace(last, payload=b"!!", name="run/a.dat")
+    produce(place.bootstrap, place.topic, [(b"k", v2.encode(chunk)) for chunk in [*most, wrong]], partition=1)
+    began = time.time()
+    with place.download("--until-idle", 1) as receiver:
+        assert receiver.wait() == ERROR
+    (entry,) = Quarantine(place.output).entries()
+
+    assert main(["quarantine", "show", str(place.output), entry.id, "--json"]) == OK
+    told = json.loads(capsys.readouterr().out)
+
+    assert (told["topic"], told["partition"], told["offset"]) == (place.topic, 1, len(most))
+    assert (told["path"], told["reason"]) == ("run/a.dat", "its bytes differ from the hash its sender gave")
+    assert told["expected_hash"] == blake3.blake3(data).hexdigest()
+    assert told["found_hash"] == blake3.blake3(data[:8] + b"!!").hexdigest()
+    assert told["hash"] == "blake3"
+    assert datetime.fromisoformat(told["mtime"]).timestamp() == pytest.approx((last.mtime_ns or 0) / 1e9, abs=0.001)
+    assert began - 1 < datetime.fromisoformat(told["at"]).timestamp() < time.time() + 1
+    assert main(["quarantine", "show", str(place.output), entry.id]) == OK
+    text = capsys.readouterr().out
+    assert f"topic        {place.topic}, partition 1, offset {len(most)}\n" in text
+    assert f"hash         blake3 {blake3.blake3(data).hexdigest()}, its sender says\n" in text
+    assert f"found        {blake3.blake3(data[:8] + b'!!').hexdigest()} when it came here\n" in text
+    assert "path         run/a.dat\n" in text
+    assert "changed      " in text
+
+
+def test_a_record_says_the_path_and_the_time_at_which_it_came_into_quarantine(
+    broker: LocalBroker, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a chunk that contradicts its file; the time is kept in the note, whatever copies the folder."""
+    place = Place(tmp_path, broker.bootstrap, topic())
+    first, *_, last = (v2.decode(value) for value in v2_chunks("run/a.dat", b"0123456789"))
+    bad = replace(last, size=3, offset=1)
+    produce(place.bootstrap, place.topic, [(b"k", v2.encode(first)), (b"k", v2.encode(last)), (b"k", v2.encode(bad))])
+    with place.download("--until-idle", 1) as receiver:
+        receiver.wait()
+    (note,) = (place.output / WORK_FOLDER / "quarantine").glob("*.json")
+    os.utime(note, (1, 1))
+
+    assert main(["quarantine", "list", str(place.output), "--json"]) == OK
+    told = json.loads(capsys.readouterr().out.splitlines()[0])
+
+    assert (told["id"], told["path"]) == (f"{place.topic}-0-2", "run/a.dat")
+    assert datetime.fromisoformat(told["at"]).timestamp() > 1_000_000_000

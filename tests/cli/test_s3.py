@@ -150,6 +150,49 @@ def test_without_the_section_the_environment_of_1x_says_where_the_store_is(place
     assert place.keys() == {f"{place.topic}/a"}
 
 
+@pytest.mark.parametrize("kind", ["variables", "profile"])
+def test_without_keys_in_the_section_aws_own_settings_say_who_we_are(place: BucketPlace, tmp_path: Path, kind: str):
+    """Its environment variables, or a profile in its file."""
+    fill(place.watched, {"a": 10})
+    place.send("--upload-existing")
+    place.configure(s3="")
+    access = place.access
+    values = {"AWS_ACCESS_KEY_ID": access.access_key, "AWS_SECRET_ACCESS_KEY": access.secret_key}
+    if kind == "profile":
+        lines = "".join(f"{name.lower()} = {value}\n" for name, value in values.items())
+        (tmp_path / "credentials").write_text(f"[lab]\n{lines}", encoding="utf-8")
+        values = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"), "AWS_PROFILE": "lab"}
+
+    with place.to_s3("--until-idle", "1", env=environment(**values, AWS_REGION=access.region)) as program:
+        assert program.wait() == OK, program.stderr
+    assert place.keys() == {f"{place.topic}/a"}
+
+
+def test_nobody_gives_any_keys(place: BucketPlace, tmp_path: Path):
+    """It is told where they may stand."""
+    place.configure(s3="")
+    nowhere = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"), "AWS_CONFIG_FILE": str(tmp_path / "none")}
+    kept = {name: value for name, value in environment().items() if not name.startswith("AWS_")}
+    with place.to_s3("--until-idle", "1", env={**kept, **nowhere, "AWS_EC2_METADATA_DISABLED": "true"}) as program:
+        assert program.wait() == ERROR
+    assert "there are no keys for it" in program.stderr
+    assert "give access_key_id and secret_key_id in [s3]" in program.stderr
+
+
+@pytest.mark.parametrize("command", ["s3", "verify"])
+def test_without_the_package_boto3_the_error_says_how_to_get_it(place: BucketPlace, command: str):
+    """It is an extra, which nobody needs who writes to folders."""
+    code = (
+        "import sys; sys.modules['boto3'] = None; from openmsistream.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    topic = ["--config", place.config, "--topic-name", place.topic]
+    words = ["s3", place.bucket] if command == "s3" else ["verify", "--bucket", place.bucket]
+    with Program([sys.executable, "-c", code, *map(str, [*words, *topic])]) as program:
+        assert program.wait() == (ERROR if command == "s3" else USAGE)
+    assert "needs the package boto3, which is not installed" in program.stderr
+    assert 'Try:   pip install "openmsistream[s3]"' in program.stderr
+
+
 def test_nobody_says_which_bucket(place: BucketPlace):
     """Neither the command line nor the config file."""
     words = ["s3", "--config", str(place.config), "--topic-name", place.topic]

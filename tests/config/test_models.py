@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openmsistream.config.models import KafkaCryptoConfig, default_search, load
-from openmsistream.config.options import DownloadOptions
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.errors import ConfigError
 
 from .conftest import Write

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from openmsistream.config.options import (
-    DownloadOptions,
     UploadOptions,
     WatchOptions,
     options_of,
 )
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.sections import from_file
 from openmsistream.errors import ConfigError
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+from openmsistream.adapters.filesystem.quarantine import Quarantine
 from openmsistream.core.chunk import HashName
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import ProtocolError, SourceError
-from openmsistream.ports import FileReader, Hints, Publication, Record, Sink, Watcher, Writers
+from openmsistream.ports import Failure, FileReader, Hints, Publication, Record, Sink, Watcher, Writers
 from tests.conformance.suites_kafka import wait_until
 
 
@@ -313,6 +315,22 @@ def publication(of: VersionKey, size: int, path: str | None = None) -> Publicati
     return Publication(of, path or of.path, size, None)
 
 
+def kept_failure(root: Path) -> Failure:
+    """What the only version in quarantine below a folder says of its failure."""
+    (entry,) = [entry for entry in Quarantine(root).entries() if entry.is_file]
+    return Failure(
+        entry.topic,
+        entry.partition,
+        entry.offset,
+        entry.path,
+        entry.when_ns,
+        entry.mtime_ns,
+        entry.hash_name or HashName.BLAKE3,
+        entry.digest or b"",
+        entry.found or b"",
+    )
+
+
 class SinkSuite(ABC):
     """Promises of ``ports.Sink``."""
 
@@ -339,6 +357,10 @@ class SinkSuite(ABC):
     @abstractmethod
     def quarantined(self) -> list[tuple[int, int, bytes, str]]:
         """Partition, offset, value and reason of each record in quarantine."""
+
+    @abstractmethod
+    def failure(self) -> Failure:
+        """What is known of the only version in quarantine."""
 
     @pytest.fixture
     def sink(self):
@@ -487,6 +509,26 @@ class SinkSuite(ABC):
         assert self.set_aside() == [(b"data", "its hash is wrong")]
         assert sink.restore([key()]) == set()
         assert self.visible() == {}
+
+    @pytest.mark.parametrize("path", ["scan.dat", "run/\udcff ü.dat"])
+    def test_what_is_known_of_a_version_that_is_set_aside_is_kept(self, sink: Sink, path: str):
+        """Where its record stands, when it failed, both digests, and the path it was to have, byte for byte."""
+        failure = Failure(
+            topic="xrd",
+            partition=3,
+            offset=2**40,
+            path=path,
+            at_ns=1_700_000_000_123_456_789,
+            mtime_ns=-1_500_000_000,
+            hash_name=HashName.SHA512,
+            expected=b"E" * 64,
+            found=b"F" * 64,
+        )
+        sink.write(key("scan.tmp"), 0, b"data")
+        sink.set_aside(key("scan.tmp"), "its hash is wrong", failure)
+        assert self.set_aside() == [(b"data", "its hash is wrong")]
+        assert self.quarantined() == []
+        assert self.failure() == failure
 
     def test_a_record_is_quarantined_once_however_often_it_is_read(self, sink: Sink):
         record = Record(3, 14, 1_700_000_000_000, b"key", b"\x00junk", [("h", b"v"), ("n", None)])

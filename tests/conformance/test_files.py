@@ -17,7 +17,7 @@ from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.filesystem.watching import FolderWatcher
 from openmsistream.adapters.filesystem.writers import OpenWriters
 from openmsistream.adapters.memory import MemoryFolder, MemorySink
-from openmsistream.ports import FileReader, Sink, Watcher, Writers
+from openmsistream.ports import Failure, FileReader, Sink, Watcher, Writers
 from tests.conformance.suites_files import (
     ClosingWatcherSuite,
     FileReaderSuite,
@@ -26,6 +26,7 @@ from tests.conformance.suites_files import (
     PollingWatcherSuite,
     SinkSuite,
     WritersSuite,
+    kept_failure,
     key,
     publication,
 )
@@ -198,6 +199,10 @@ class TestMemorySink(SinkSuite):
     def quarantined(self) -> list[tuple[int, int, bytes, str]]:
         return [(r.partition, r.offset, r.value or b"", reason) for _, r, reason in self.only.quarantined]
 
+    def failure(self) -> Failure:
+        (found,) = self.only.failures.values()
+        return found
+
 
 class TestFolderSink(SinkSuite):
     by_descriptor = True
@@ -232,8 +237,11 @@ class TestFolderSink(SinkSuite):
         return [
             (note["partition"], note["offset"], file.with_name(f"{file.name}.value").read_bytes(), note["reason"])  # type: ignore[misc]
             for file, note in self.notes()
-            if "offset" in note
+            if "version" not in note
         ]
+
+    def failure(self) -> Failure:
+        return kept_failure(self.root)
 
     @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
     def test_a_link_in_the_output_folder_leads_nowhere(self, sink: Sink, tmp_path: Path):

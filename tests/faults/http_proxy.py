@@ -27,13 +27,21 @@ _SECONDS = 60
 
 @dataclass
 class Request:
-    """One request: ``size`` is that of its body, ``status`` what the program got (0: nothing)."""
+    """
+    One request.
+
+    Attributes:
+        size: That of its body, in bytes.
+        headers: By their names in lower case.
+        status: What the program got; 0: nothing.
+    """
 
     number: int
     method: str
     path: str
     query: dict[str, list[str]]
     size: int
+    headers: dict[str, str]
     status: int = 0
 
     @property
@@ -72,6 +80,17 @@ class Delay:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Meet:
+    """Wait until as many requests are here at once as the barrier says, else reset the connection."""
+
+    barrier: threading.Barrier
+
+
+class Damage:
+    """Change one byte in the middle of the body on its way to the store."""
+
+
 class Cut:
     """Reset the connection in the middle of the body, before the store sees any of it."""
 
@@ -80,7 +99,7 @@ class Lose:
     """Let the store do it, and reset the connection in place of its answer."""
 
 
-Fate = Refuse | Delay | Cut | Lose | None
+Fate = Refuse | Delay | Meet | Damage | Cut | Lose | None
 
 
 class HttpProxy:
@@ -150,7 +169,8 @@ class HttpProxy:
         size = int(handler.headers.get("Content-Length") or 0)
         query = parse_qs(parts.query, keep_blank_values=True)
         with self._lock:
-            request = Request(len(self.requests), handler.command, unquote(parts.path), query, size)
+            headers = {name.lower(): value for name, value in handler.headers.items()}
+            request = Request(len(self.requests), handler.command, unquote(parts.path), query, size, headers)
             self.requests.append(request)
             fate = self.rule(request)
         if isinstance(fate, Cut):
@@ -160,6 +180,15 @@ class HttpProxy:
         if isinstance(fate, Delay):
             time.sleep(fate.seconds)
         body = _read(handler, size)
+        if isinstance(fate, Damage) and body:
+            middle = len(body) // 2
+            body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        if isinstance(fate, Meet):
+            try:
+                fate.barrier.wait(_SECONDS)
+            except threading.BrokenBarrierError:
+                _reset(handler)
+                return
         if isinstance(fate, Refuse):
             request.status = fate.status
             text = f"<Error><Code>{fate.code}</Code><Message>told to</Message></Error>".encode()

@@ -120,6 +120,13 @@ def go_on_when_full() -> None:
     exchange(FolderSink, "read", lambda *_: ())
 
 
+def grow_soon() -> None:
+    """Parts double their size after every two of them, as files of more than 8 GiB see it."""
+    from openmsistream.adapters.s3 import parts
+
+    exchange(parts, "SAME_SIZE_PARTS", 2)
+
+
 def ledger_refuses_twice() -> None:
     """No protection less: the first two barriers find the ledger's disk full, behind the renames."""
     from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
@@ -179,6 +186,7 @@ CHANGES: dict[str, Callable[[], None]] = {
         forget_parts,
         forget_uploads,
         go_on_when_full,
+        grow_soon,
         ledger_refuses_twice,
         never_lose_count,
         never_read_again,

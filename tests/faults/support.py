@@ -31,6 +31,8 @@ PATIENCE_SECONDS = float(os.environ.get("OMS_PATIENCE", "90"))
 SEEDS = range(int(os.environ.get("OMS_SEEDS", "3")))
 LONG = os.environ.get("OMS_LONG") == "1"
 
+_FILL_BYTES = 128 * 1024 * 1024
+
 Event = dict[str, Any]
 Found = TypeVar("Found")
 
@@ -296,7 +298,9 @@ def fill(folder: Path, files: Mapping[str, int], seed: int = 0) -> None:
     for name, size in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(source.randbytes(size))
+        with beside.open("wb") as file:
+            for start in range(0, size, _FILL_BYTES):
+                file.write(source.randbytes(min(_FILL_BYTES, size - start)))
         beside.replace(path)
 
 

@@ -195,12 +195,15 @@ def test_every_record_that_cannot_be_handled_is_in_quarantine_with_its_origin(pl
         receiver.quit()
 
     quarantine = place.output / WORK_FOLDER / "quarantine"
-    records = {note["offset"]: note for note in notes(place) if "offset" in note}
-    files = [note for note in notes(place) if "offset" not in note]
+    records = {note["offset"]: note for note in notes(place) if "version" not in note}
+    files = [note for note in notes(place) if "version" in note]
     # Two are whole files when they come: one whose hash is wrong, and those that a link in the folder leads away.
     assert {note["path"] for note in files} <= {"wrong hash.bin", "link/through.txt"}
     assert len(records) + len(files) == len(scene.bad)
     assert records.keys() <= bad_offsets
+    for note in files:
+        assert (note["topic"], note["partition"]) == (place.topic, 0)
+        assert note["offset"] in bad_offsets
     for offset, note in records.items():
         assert (note["topic"], note["partition"]) == (place.topic, 0)
         assert note["reason"]

@@ -13,7 +13,7 @@ from openmsistream.local.broker import LocalBroker
 from openmsistream.local.store import LocalStore
 from openmsistream.local.topics import create_topic
 from tests.faults.bucket_place import BucketPlace
-from tests.faults.http_proxy import Cut, Delay, HttpProxy, Lose, Refuse, Request
+from tests.faults.http_proxy import Cut, Damage, Delay, HttpProxy, Lose, Refuse, Request
 from tests.faults.memory import MB, Memory
 from tests.faults.records import produce
 from tests.faults.support import LONG, SEEDS, fill, tree
@@ -84,6 +84,30 @@ def test_single_failures_are_tried_again_without_a_word(
     assert place.store.unfinished_uploads(place.bucket) == []
 
 
+def test_bytes_that_are_damaged_on_their_way_are_refused_by_the_store_and_sent_again(
+    place: BucketPlace, proxy: HttpProxy
+):
+    """Of every part and of every small file, when it is sent first."""
+    send(place, {"large": 20 * MIB, "small": 1000})
+    damaged: set[tuple[str, str]] = set()
+
+    def rule(request: Request) -> Damage | None:
+        name = request.path, str(request.query)
+        if name in damaged or not (request.is_part or request.is_put):
+            return None
+        damaged.add(name)
+        return Damage()
+
+    proxy.rule = rule
+    done = place.deliver()
+
+    assert len(damaged) == 4
+    first = [r for r in proxy.requests if r.is_part or r.is_put][:4]
+    assert {request.status for request in first} == {400}
+    assert place.objects() == sent(place)
+    assert sorted(done.paths("file_delivered")) == ["large", "small"]
+
+
 def test_a_store_that_refuses_everything_for_a_while_is_told_once_each_way(place: BucketPlace, proxy: HttpProxy):
     """Reading pauses, and goes on by itself; nothing is lost and nothing delivered twice."""
     send(place, {"large": 60 * MIB, "small": 10})
@@ -143,7 +167,7 @@ def test_a_kill_in_the_middle_of_an_upload_costs_the_unfinished_parts(
     """The next run sends what is missing; control: without its memory of finished parts it sends everything again."""
     size = 100 * MIB + 5
     send(place, {"large": size}, seed)
-    finished = 3 + 2 * seed
+    finished = 3 + 2 * seed % 10  # of 13
     with place.to_s3() as first:
         first.until(lambda: parts(proxy) >= finished, f"{finished} parts")
         first.kill()
@@ -255,6 +279,29 @@ def test_a_store_that_is_killed_and_started_again_is_waited_for(
     assert own_store.unfinished_uploads("files") == []
 
 
+# -- copies beside the bucket ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_between_bucket_and_folder_ends_with_the_files_in_both(place: BucketPlace, proxy: HttpProxy, when: str):
+    """With --mode both; what stands in the bucket is not sent again."""
+    send(place, {"large": 20 * MIB, "small": 10})
+    options = ("--mode", "both", "--output-dir", place.output)
+    # Both sinks are made of such a folder; only that for copies publishes.
+    kill = f"openmsistream.adapters.filesystem.sink:FolderSink.publish:{when}:1"
+
+    with place.to_s3(*options, kill=kill) as first:
+        assert first.wait() == -9
+    ends = proxy.count(lambda request: request.is_end or request.is_put)
+    place.deliver(*options)
+
+    assert place.objects() == sent(place)
+    assert tree(place.output) == tree(place.watched)
+    assert proxy.count(lambda request: request.is_end or request.is_put) <= 4
+    assert ends >= 1
+    assert place.store.unfinished_uploads(place.bucket) == []
+
+
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -279,3 +326,39 @@ def test_many_files_that_come_interleaved_do_not_take_memory(place: BucketPlace,
     assert len(receiver.of("file_delivered")) == count
     assert len(place.keys()) == count
     assert (memory.peak < 250 * MB) is not unbounded
+
+
+def test_a_file_larger_than_the_memory_that_is_allowed_does_not_take_it(place: BucketPlace):
+    """Its parts go while it comes in, and nothing keeps it as a whole."""
+    size = (3000 if LONG else 300) * MIB
+    assert size > 250 * MB
+    send(place, {"large": size})
+
+    with place.to_s3("--until-idle", "2") as receiver, Memory(receiver.pid) as memory:
+        receiver.until_event("file_delivered", seconds=10 * UNTIL_TOLD)
+        assert receiver.wait() == 0
+
+    assert memory.peak < 250 * MB
+    assert place.objects() == sent(place)
+    assert not list(place.work.glob(".openmsistream/parts/*"))
+
+
+def test_parts_that_have_grown_are_sent_from_the_disk_and_gone_on_with_after_a_kill(
+    place: BucketPlace, proxy: HttpProxy
+):
+    """As of files that need many: here they double their size after every two of them."""
+    size = 110 * MIB
+    send(place, {"large": size})
+    with place.to_s3(changes="grow_soon") as first:
+        first.until(lambda: parts(proxy) >= 4, "4 parts")
+        first.kill()
+    before = len(proxy.requests)
+    done = place.deliver(changes="grow_soon")
+
+    assert place.objects() == sent(place)
+    assert done.paths("file_delivered") == ["large"]
+    sizes = {r.query["partNumber"][0]: r.size // MIB for r in proxy.requests if r.is_part and r.status == 200}
+    assert sizes == {"1": 8, "2": 8, "3": 16, "4": 16, "5": 32, "6": 30}
+    again = {r.query["partNumber"][0] for r in proxy.requests[before:] if r.is_part}
+    assert len(again) <= 3  # 5 and 6, and one whose answer was not noted
+    assert place.store.unfinished_uploads(place.bucket) == []

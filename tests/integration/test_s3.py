@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from openmsistream import OSNStreamProcessor, S3TransferStreamProcessor
+from openmsistream.cli.main import main
 from openmsistream.core.wire import v2
 from openmsistream.local.broker import LocalBroker
 from openmsistream.local.store import LocalStore
@@ -103,12 +106,13 @@ def test_the_template_names_the_objects(place: BucketPlace):
     assert place.keys() == {f"lab/run/of {place.topic}/scan.dat", f"lab/of {place.topic}/top.dat"}
 
 
-def test_copies_on_disk_stand_beside_the_bucket(place: BucketPlace):
-    """As with --mode both of 1.x."""
+@pytest.mark.parametrize("mode", ["both", "disk"])
+def test_copies_on_disk_stand_beside_the_bucket(place: BucketPlace, mode: str):
+    """As with --mode of 1.x, where both words end with the file in both places."""
     fill(place.watched, {"run/small": 10, "large": 9 * MIB})
     place.send("--upload-existing")
 
-    place.deliver("--mode", "both", "--output-dir", place.output)
+    place.deliver("--mode", mode, "--output-dir", place.output)
 
     assert place.objects() == sent(place)
     assert tree(place.output) == tree(place.watched)
@@ -137,6 +141,54 @@ def test_a_large_file_that_gets_its_name_at_the_end_stands_under_that_name_alone
     assert done.paths("file_delivered") == ["scan.dat"]
     assert place.objects() == {"scan.dat": hashlib.sha256(data).hexdigest()}
     assert place.store.unfinished_uploads(place.bucket) == []
+
+
+def test_a_large_file_whose_hash_is_wrong_stands_in_quarantine_with_all_that_is_known(
+    place: BucketPlace, capsys: pytest.CaptureFixture[str]
+):
+    """Its bytes were in the store already and are removed there; the note says where the topic has them."""
+    data = bytes(20 * MIB)
+    *most, last = v2_chunks("large", data, 1, chunk_bytes=MIB)
+    wrong = [*most, replace(last, digest=b"D" * 32)]
+    produce(place.bootstrap, place.topic, ((b"large", v2.encode(chunk)) for chunk in wrong), partition=1)
+
+    with place.to_s3("--until-idle", 1) as receiver:
+        assert receiver.wait() == 1
+
+    assert place.keys() == set()
+    assert place.store.unfinished_uploads(place.bucket) == []
+    assert main(["quarantine", "list", str(place.work), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert main(["quarantine", "show", str(place.work), listed["id"], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["topic"], told["partition"], told["offset"]) == (place.topic, 1, 19)
+    assert (told["path"], told["size"]) == ("large", None)
+    assert told["expected_hash"] == (b"D" * 32).hex()
+    assert told["found_hash"] == blake3(data).hexdigest()
+    assert "they were in the store already, and the topic has them" in told["reason"]
+
+
+@pytest.mark.parametrize("program", [S3TransferStreamProcessor, OSNStreamProcessor])
+def test_programs_in_python_deliver_as_with_1x(place: BucketPlace, program: type[S3TransferStreamProcessor]):
+    """With its names and arguments, and what it returned; anything else by the names of the command line."""
+    fill(place.watched, {"run/a.dat": 10, "b.log.txt": 10, "large": 9 * MIB})
+    place.send("--upload-existing")
+
+    made = program(
+        place.bucket,
+        place.config,
+        place.topic,
+        filepath_regex=r"(?!b)",
+        state_dir=place.state,
+        until_idle=1,
+        consumer_group_id="create_new",
+    )
+    read, handled, delivered, paths = made.process_files_as_read()
+    made.close()
+
+    assert (read, handled, delivered) == (20, 20, 2)
+    assert sorted(paths) == [Path("large"), Path("run/a.dat")]
+    assert place.objects() == {path: digest for path, digest in sent(place).items() if not path.startswith("b")}
 
 
 def test_a_file_of_1x_whose_chunks_come_in_any_order_is_delivered(place: BucketPlace):

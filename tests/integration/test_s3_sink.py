@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from openmsistream.core.versions import VersionKey, VersionOrder
 from openmsistream.errors import BytesLostError, IntegrityError, StorageError
 from openmsistream.local.store import LocalStore
 from openmsistream.ports import Publication
-from tests.faults.http_proxy import HttpProxy, Refuse
+from tests.faults.http_proxy import HttpProxy, Meet, Refuse, Request
 from tests.faults.support import eventually
 
 MIB = 1024 * 1024
@@ -135,6 +136,97 @@ def test_an_object_of_somebody_else_is_replaced(make: MakeSink, store: LocalStor
     assert content(store, bucket, "a") == b"ours"
 
 
+# -- how they are sent ------------------------------------------------------------------------------------------------
+
+
+def test_small_files_are_sent_in_parallel_each_in_one_request(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """The store answers none of them before 32 are there; nothing else is asked of it."""
+    sink, files = make(), [version(f"{n:02}", bytes([n]), n + 1) for n in range(32)]
+    for number, one in enumerate(files):
+        write(sink, one, bytes([number]))
+    meeting = Meet(threading.Barrier(32))
+    proxy.rule = lambda request: meeting if request.is_put else None
+
+    assert sink.publish(files) == {}
+
+    assert [request.method for request in proxy.requests] == ["PUT"] * 32
+    assert content(store, bucket, "31") == bytes([31])
+
+
+def test_parts_of_a_large_file_are_sent_in_parallel(make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy):
+    """The store answers none of them before 4 are there, and makes the object of them in their order."""
+    data = LARGE + LARGE[: 9 * MIB]
+    sink, large = make(), version("a", data, 1)
+    meeting = Meet(threading.Barrier(4))
+    proxy.rule = lambda request: meeting if request.is_part else None
+
+    deliver(sink, large, data)
+
+    assert proxy.count(lambda request: request.is_part) == 4
+    assert content(store, bucket, "a") == data
+
+
+# -- stores that know less --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", ["x-amz-checksum-algorithm", ""], ids=["of parts", "none"])
+def test_a_store_that_refuses_checksums_is_sent_what_it_knows(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, known: str
+):
+    """First without the one of the whole object, then with MD5 alone."""
+
+    def rule(request: Request) -> Refuse | None:
+        asked = {name for name in request.headers if name.startswith("x-amz-checksum")}
+        return Refuse(400, "InvalidRequest") if request.is_begin and asked - {known} else None
+
+    proxy.rule = rule
+    sink, large = make(), version("a", LARGE, 1)
+
+    deliver(sink, large, LARGE)
+
+    sums = {name for r in proxy.requests if r.is_part for name in r.headers if "md5" in name or "checksum" in name}
+    assert sums == ({"x-amz-checksum-crc32"} if known else {"content-md5"})
+    assert content(store, bucket, "a") == LARGE
+
+
+@pytest.mark.parametrize("checksums", ["md5", "none"])
+def test_checksums_can_be_chosen_by_hand(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, checksums: str
+):
+    """For stores that answer with silence."""
+    sink, large, small = make(checksums=checksums), version("a", LARGE, 1), version("b", b"small", 2)
+
+    deliver(sink, large, LARGE)
+    deliver(sink, small, b"small")
+
+    sent = [r for r in proxy.requests if r.is_part or r.is_put]
+    assert [{"content-md5"} & r.headers.keys() for r in sent] == [{"content-md5"} if checksums == "md5" else set()] * 4
+    assert not any("x-amz-checksum" in name for r in proxy.requests for name in r.headers)
+    (tagging,) = [r for r in proxy.requests if "tagging" in r.query]  # which S3 does not take without one
+    assert (tagging.status, "content-md5" in tagging.headers) == (200, True)
+    assert (content(store, bucket, "a"), content(store, bucket, "b")) == (LARGE, b"small")
+
+
+@pytest.mark.parametrize("size", [10, 9 * MIB], ids=["small", "large"])
+def test_a_store_without_conditional_writes_is_recognised_and_looked_at_instead(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, size: int
+):
+    """It answers that it cannot do them; what is newer stays all the same."""
+
+    def rule(request: Request) -> Refuse | None:
+        return Refuse(501, "NotImplemented") if {"if-match", "if-none-match"} & request.headers.keys() else None
+
+    proxy.rule = rule
+    sink, new, old = make(), version("a", b"n" * size, 2), version("a", b"o" * size, 1)
+
+    deliver(sink, new, b"n" * size)
+    deliver(sink, old, b"o" * size)
+
+    assert content(store, bucket, "a") == b"n" * size
+
+
 # -- bytes that come again --------------------------------------------------------------------------------------------
 
 
@@ -196,6 +288,30 @@ def test_an_upload_that_somebody_removed_is_begun_anew(make: MakeSink, store: Lo
     deliver(sink, large, LARGE)
 
     assert content(store, bucket, "a") == LARGE
+
+
+def test_parts_that_the_store_has_lost_are_sent_again(make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy):
+    """As after a crash of the store: it acknowledged them, and does not know them when the object is to be made."""
+    refused: list[Request] = []
+
+    def rule(request: Request) -> Refuse | None:
+        if request.is_end and not refused:
+            refused.append(request)
+            return Refuse(400, "InvalidPart")
+        return None
+
+    proxy.rule = rule
+    sink, large = make(), version("a", LARGE, 1)
+    write(sink, large, LARGE)
+    with pytest.raises(BytesLostError):
+        sink.publish([large])
+
+    deliver(sink, large, LARGE)
+    sink.publish([])
+
+    assert content(store, bucket, "a") == LARGE
+    assert proxy.count(lambda request: request.is_part) == 6
+    assert store.unfinished_uploads(bucket) == []
 
 
 @pytest.mark.parametrize("order", [[2, 0, 1], [0, 2, 1], [1, 2, 0]])
@@ -304,3 +420,16 @@ def test_bytes_that_a_store_gives_back_wrong_are_noticed_when_they_are_read_back
         write(sink, bad, b"4321")  # as if the store had changed it
         failed = sink.publish([bad])
     assert isinstance(failed[bad.key], IntegrityError)
+
+
+def test_nothing_is_left_of_an_upload_of_what_stands_already(make: MakeSink, store: LocalStore, bucket: str):
+    """Another computer, or this one with its state folder lost, sends a large version that is in the bucket."""
+    first, second = make("first"), make("second")
+    large = version("a", LARGE, 1)
+    deliver(first, large, LARGE)
+
+    deliver(second, large, LARGE)
+    second.publish([])
+
+    assert content(store, bucket, "a") == LARGE
+    assert store.unfinished_uploads(bucket) == []

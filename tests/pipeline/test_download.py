@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from blake3 import blake3
 
 from openmsistream.adapters.memory import MemoryConsumer, MemoryTopic
 from openmsistream.core.events import FileDelivered, FileSuperseded, Gap, Quarantined, StorageBack, StoragePaused
@@ -92,6 +93,10 @@ def test_a_version_whose_bytes_do_not_have_its_digest_is_quarantined(topic: Memo
 
     assert host.sink.files == {"b": b"b"}
     assert [content for content, _ in host.sink.aside.values()] == [b"AAAAYYYY"]
+    (failure,) = host.sink.failures.values()
+    assert (failure.topic, failure.partition, failure.offset, failure.path) == ("topic", 0, 1, "a")
+    assert failure.expected == blake3(b"AAAAXXXX").digest()
+    assert failure.found == blake3(b"AAAAYYYY").digest()
     assert host.committed() == 3
 
 
@@ -303,6 +308,9 @@ def test_a_path_that_cannot_be_had_fails_alone(topic: MemoryTopic):
 
     assert host.sink.files == {"a": b"a", "c": b"c"}
     assert [content for content, _ in host.sink.aside.values()] == [b"b"]
+    (failure,) = host.sink.failures.values()
+    assert (failure.partition, failure.offset, failure.path) == (0, 1, "a/b")
+    assert failure.expected == failure.found == blake3(b"b").digest()
     assert host.committed() == 3
 
 

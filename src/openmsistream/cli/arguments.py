@@ -16,13 +16,13 @@ from openmsistream.config.kinds import Kind, Patterns, Switch
 from openmsistream.config.options import (
     GROUPS,
     CommonOptions,
-    DownloadOptions,
     Option,
     UploadOptions,
     WatchOptions,
     default_text,
     options_of,
 )
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import S3Options
 from openmsistream.config.sections import layered
 from openmsistream.errors import ConfigError

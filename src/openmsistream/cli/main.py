@@ -13,7 +13,8 @@ from openmsistream import __version__
 from openmsistream.cli import demo, exit_codes, local, quarantine, status, verify, why
 from openmsistream.cli.arguments import Parser, add_options
 from openmsistream.cli.printable import printable
-from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
+from openmsistream.config.options import CommonOptions, UploadOptions, WatchOptions
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import S3Options
 from openmsistream.errors import OpenMSIStreamError
 

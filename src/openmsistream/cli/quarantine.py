@@ -158,7 +158,9 @@ def _show(namespace: argparse.Namespace) -> int:
             "record_at": _utc((entry.timestamp_ms or 0) * 1_000_000),
             "version": entry.version.hex() or None,
             "expected_hash": entry.digest.hex() if entry.digest else None,
+            "found_hash": entry.found.hex() if entry.found else None,
             "hash": entry.hash_name.value if entry.hash_name else None,
+            "mtime": _utc(entry.mtime_ns) if entry.mtime_ns is not None else None,
             "key": None if key is None else key.hex(),
             "headers": [[printable(name), None if value is None else value.hex()] for name, value in headers],
             "now": printable(now),
@@ -197,8 +199,14 @@ def _lines(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.path:
         yield "path", entry.path
     yield "size", "its bytes are gone" if entry.size is None else f"{entry.size:,} bytes"
+    if entry.mtime_ns is not None:
+        yield "changed", _local(entry.mtime_ns)
     if entry.version:
         yield "version", entry.version.hex()
+    if entry.digest is not None and entry.hash_name is not None:
+        yield "hash", f"{entry.hash_name.value} {entry.digest.hex()}, its sender says"
+    if entry.found is not None:
+        yield "found", f"{entry.found.hex()} when it came here"
 
 
 def _chunk_lines(chunk: Chunk) -> Iterator[tuple[str, str]]:

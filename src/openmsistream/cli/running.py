@@ -17,7 +17,8 @@ from openmsistream.cli.arguments import config_name, parse, refuse_without_bucke
 from openmsistream.cli.printable import printable
 from openmsistream.cli.reporting import Reporter, reporter_for
 from openmsistream.config.models import ProgramConfig
-from openmsistream.config.options import CommonOptions, DownloadOptions, UploadOptions, WatchOptions
+from openmsistream.config.options import CommonOptions, UploadOptions, WatchOptions
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import S3Options
 from openmsistream.core.events import Note
 from openmsistream.pipeline.runner import Control

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from openmsistream.cli.main import run_script
-from openmsistream.config.options import DownloadOptions, UploadOptions, WatchOptions
+from openmsistream.config.options import UploadOptions, WatchOptions
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import S3Options
 
 

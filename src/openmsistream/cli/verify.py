@@ -1,4 +1,4 @@
-"""``openmsistream verify``: are source folder, topic and destination the same, and if not, which files differ.
+"""``openmsistream verify``: are source folder, topic, destination and bucket the same, and if not, which files differ.
 
 Owns options, words and exit codes. Must not know how places are compared. Imports stand inside the functions, so that
 ``openmsistream --help`` answers at once.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EQUAL, DIFFERENT, FAILED = 0, 1, 2
 _TERMINAL_SECONDS, _PLAIN_SECONDS = 0.2, 10.0
-_KEYS = ("upload_regex", "include", "exclude", "symlinks", "names")
+_KEYS = ("upload_regex", "include", "exclude", "symlinks", "names", "bucket", "key_template")
 
 _EXAMPLES = """\
 exit code: 0 everything is equal, 1 there are differences, 2 it could not be compared (wrong options, no broker)
@@ -36,6 +36,8 @@ examples:
      openmsistream verify --source xrd_data --topic-name xrd --config lab.config --destination archive
   3. Before old files are deleted at the source, whatever else the archive holds:
      openmsistream verify --source xrd_data --destination archive --ignore-extra
+  4. Did everything arrive in the bucket, and do the bytes there have the right hash?
+     openmsistream verify --topic-name xrd --config lab.config --bucket xrd-archive --verify-read-back
 """
 
 
@@ -43,18 +45,19 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``verify`` to a program's sub-commands."""
     parser = subparsers.add_parser(
         "verify",
-        help="compare source folder, topic and destination: what is missing, different, extra",
-        description="Compare two or three of: the folder that files come from, the topic, and the folder they are "
-        "written to. Names, sizes and hashes; every file that is not the same is named. Changes nothing, commits "
-        "nothing, and works while the programs run.",
+        help="compare source folder, topic, destination folder or bucket: what is missing, different, extra",
+        description="Compare two or three of: the folder that files come from, the topic, the folder and the bucket "
+        "they are written to. Names, sizes and hashes; every file that is not the same is named. Changes nothing, "
+        "commits nothing, and works while the programs run.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.usage = "%(prog)s [options] (two or three of --source, --topic-name, --destination)"
+    parser.usage = "%(prog)s [options] (two or three of --source, --topic-name, --destination, --bucket)"
     places = parser.add_argument_group("places")
     places.add_argument("--source", type=Path, metavar="FOLDER", help="the folder that is, or was, watched")
     places.add_argument("--topic-name", "--topic_name", metavar="TOPIC", help="the topic; needs --config")
     places.add_argument("--destination", type=Path, metavar="FOLDER", help="the folder that a downloader writes")
+    places.add_argument("--bucket", metavar="NAME", help="the bucket that openmsistream s3 writes; [s3] of --config")
     places.add_argument(
         "--config", metavar="NAME", help="config file: its path, or its name in a config folder (with a topic: test)"
     )
@@ -64,8 +67,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     files.add_argument("--exclude", action="append", metavar="PATTERN", help="as given to watch; may be repeated")
     files.add_argument("--symlinks", choices=("skip", "follow"), help="as given to watch")
     files.add_argument("--names", choices=("auto", "keep", "map", "refuse"), help="as given to download")
+    files.add_argument("--key-template", "--key_template", metavar="TEMPLATE", help="as given to s3")
     files.add_argument(
-        "--sizes-only", action="store_true", help="compare names and sizes, and read no file in the folders"
+        "--verify-read-back",
+        "--verify_read_back",
+        action="store_true",
+        help="read every object of the bucket, instead of believing the hash that it gives",
+    )
+    files.add_argument(
+        "--sizes-only", action="store_true", help="compare names and sizes, and read no file and no object"
     )
     files.add_argument(
         "--ignore-extra", action="store_true", help="files that the first place does not have are no difference"
@@ -79,8 +89,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(namespace: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    if sum(place is not None for place in (namespace.source, namespace.topic_name, namespace.destination)) < 2:
-        parser.error("give two or three of --source, --topic-name and --destination")
+    places = (namespace.source, namespace.topic_name, namespace.destination, namespace.bucket)
+    if sum(place is not None for place in places) < 2:
+        parser.error("give two or three of --source, --topic-name, --destination and --bucket")
     from openmsistream.cli.main import complain  # noqa: PLC0415 - it imports this module
 
     try:
@@ -98,6 +109,7 @@ def _verify(namespace: argparse.Namespace) -> int:
         source=namespace.source,
         topic=namespace.topic_name,
         destination=namespace.destination,
+        read_back=namespace.verify_read_back,
         contents=not namespace.sizes_only,
         extras=not namespace.ignore_extra,
         **{key: getattr(namespace, key) for key in _KEYS},

@@ -28,9 +28,9 @@ from openmsistream.config.clients import (
 from openmsistream.config.folders import WatchedFolder, folder_sections, refuse_twice
 from openmsistream.config.ini import IniFile, Settings, read_ini
 from openmsistream.config.librdkafka import consumer_defaults, producer_defaults
-from openmsistream.config.options import SECTION_MODELS, CommonOptions, WatchOptions
+from openmsistream.config.options import CommonOptions, WatchOptions
 from openmsistream.config.secrets import redacted
-from openmsistream.config.sections import from_file, layered
+from openmsistream.config.sections import SECTION_MODELS, from_file, layered
 from openmsistream.config.settling import SettleRules, WatchSections, watch_sections
 from openmsistream.errors import ConfigError
 

@@ -11,7 +11,6 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from openmsistream.config.delivering import Command, Mode, Owner
 from openmsistream.config.kinds import (
     Choice,
     Duration,
@@ -34,10 +33,9 @@ from openmsistream.errors import ConfigError
 
 # librdkafka's highest message.max.bytes less what a record holds besides the payload.
 _MAX_CHUNK_BYTES = 1_000_000_000 - 32_768
-_WEEK_SECONDS = 604_800
-_YEAR_SECONDS = 366 * 86_400
-_DEFAULT_TOPIC = "test"
-_DEFAULT_GROUP = "create_new"
+WEEK_SECONDS = 604_800
+DEFAULT_TOPIC = "test"
+DEFAULT_GROUP = "create_new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +60,13 @@ class Option:
     by_config: bool = False
 
 
-def _option(default: object, kind: Kind, text: str, *, group: str, unset: str = "") -> Any:
+def option(default: object, kind: Kind, text: str, *, group: str, unset: str = "") -> Any:
+    """The field of a model for an option; see ``Option``."""
     return field(default=default, metadata={"option": Option(kind, text, group, unset=unset)})
 
 
-def _positional(kind: Kind, text: str, *, by_config: bool = False) -> Any:
+def positional(kind: Kind, text: str, *, by_config: bool = False) -> Any:
+    """The same for one that is given by its place."""
     return field(metadata={"option": Option(kind, text, "", positional=True, by_config=by_config)})
 
 
@@ -89,33 +89,33 @@ class CommonOptions:
 
     SECTION: ClassVar[str] = ""
 
-    config: str = _option("test", Text("NAME"), "config file: its path, or its name in a config folder", group=_KAFKA)
-    topic_name: str = _option(_DEFAULT_TOPIC, Topic(), "Kafka topic", group=_KAFKA)
-    n_threads: int = _option(2, Whole(1, 64), "how many threads work in parallel", group=_RUN)
-    state_dir: Path | None = _option(
+    config: str = option("test", Text("NAME"), "config file: its path, or its name in a config folder", group=_KAFKA)
+    topic_name: str = option(DEFAULT_TOPIC, Topic(), "Kafka topic", group=_KAFKA)
+    n_threads: int = option(2, Whole(1, 64), "how many threads work in parallel", group=_RUN)
+    state_dir: Path | None = option(
         None,
         FilePath("FOLDER", "new folder"),
         "folder for the ledger, in which the program remembers what is done",
         group=_RUN,
         unset="a folder of its own for this user",
     )
-    json: bool = _option(False, Switch(), "write what happens as JSON, one line per event", group=_REPORT)
-    progress: str = _option("auto", Choice(("auto", "bar", "plain", "none")), "how progress is shown", group=_REPORT)
-    logger_stream_level: int = _option(20, Level(), "what is shown on screen", group=_REPORT)
-    logger_file_level: int = _option(30, Level(), "what goes to the log file", group=_REPORT)
-    logger_file_path: Path | None = _option(
+    json: bool = option(False, Switch(), "write what happens as JSON, one line per event", group=_REPORT)
+    progress: str = option("auto", Choice(("auto", "bar", "plain", "none")), "how progress is shown", group=_REPORT)
+    logger_stream_level: int = option(20, Level(), "what is shown on screen", group=_REPORT)
+    logger_file_level: int = option(30, Level(), "what goes to the log file", group=_REPORT)
+    logger_file_path: Path | None = option(
         None, FilePath("PATH"), "log file, or a folder for it", group=_REPORT, unset="no log file"
     )
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for item, option in options_of(type(self)).values():
+        for item, known in options_of(type(self)).values():
             value = getattr(self, item.name)
             if value is None and item.default is None:
                 continue
             try:
                 # The dataclass is frozen for its users; here it is still being made.
-                object.__setattr__(self, item.name, option.kind.accept(value))
+                object.__setattr__(self, item.name, known.kind.accept(value))
             except ValueError as error:
                 raise ConfigError(f"{item.name}: {str(value)!r} {error}") from None
 
@@ -129,48 +129,46 @@ class CommonOptions:
 class StreamOptions:
     """The options of the programs that run until they are stopped."""
 
-    consumer_topic_name: str = _option(
-        _DEFAULT_TOPIC, Topic(), "topic to read from, when it is another one", group=_KAFKA
+    consumer_topic_name: str = option(
+        DEFAULT_TOPIC, Topic(), "topic to read from, when it is another one", group=_KAFKA
     )
-    producer_topic_name: str = _option(
-        _DEFAULT_TOPIC, Topic(), "topic to write to, when it is another one", group=_KAFKA
-    )
-    consumer_group_id: str = _option(
-        _DEFAULT_GROUP,
+    producer_topic_name: str = option(DEFAULT_TOPIC, Topic(), "topic to write to, when it is another one", group=_KAFKA)
+    consumer_group_id: str = option(
+        DEFAULT_GROUP,
         Text("GROUP"),
         "consumer group; create_new: the one in the config file, else a new one at each start",
         group=_KAFKA,
     )
-    treat_undecryptable_as_plaintext: bool = _option(
+    treat_undecryptable_as_plaintext: bool = option(
         False, Switch(), "take records that cannot be decrypted as they are", group=_CRYPTO
     )
-    max_wait_per_decrypt: float = _option(
-        5.0, Number(0, _WEEK_SECONDS), "how long to wait for the key of a record", group=_CRYPTO
+    max_wait_per_decrypt: float = option(
+        5.0, Number(0, WEEK_SECONDS), "how long to wait for the key of a record", group=_CRYPTO
     )
-    max_initial_wait_per_decrypt: float = _option(
-        60.0, Number(0, _WEEK_SECONDS), "the same for the first record", group=_CRYPTO
+    max_initial_wait_per_decrypt: float = option(
+        60.0, Number(0, WEEK_SECONDS), "the same for the first record", group=_CRYPTO
     )
-    update_seconds: int = _option(
-        300, Whole(-1, _WEEK_SECONDS, "SECONDS"), 'time between "still alive" lines; -1: none', group=_REPORT
+    update_seconds: int = option(
+        300, Whole(-1, WEEK_SECONDS, "SECONDS"), 'time between "still alive" lines; -1: none', group=_REPORT
     )
-    heartbeat_topic_name: str | None = _option(
+    heartbeat_topic_name: str | None = option(
         None, Topic(), "topic for heartbeats", group=_REPORT, unset="no heartbeats"
     )
-    heartbeat_program_id: str | None = _option(
+    heartbeat_program_id: str | None = option(
         None, Text("NAME"), "name in heartbeats", group=_REPORT, unset="a made-up name"
     )
-    heartbeat_interval_secs: float = _option(900, Number(0.1, _WEEK_SECONDS), "time between heartbeats", group=_REPORT)
-    log_topic_name: str | None = _option(
+    heartbeat_interval_secs: float = option(900, Number(0.1, WEEK_SECONDS), "time between heartbeats", group=_REPORT)
+    log_topic_name: str | None = option(
         None, Topic(), "topic for log lines", group=_REPORT, unset="log lines stay here"
     )
-    log_program_id: str | None = _option(
+    log_program_id: str | None = option(
         None, Text("NAME"), "name on log lines in the topic", group=_REPORT, unset="a made-up name"
     )
-    log_interval_secs: float = _option(60, Number(0.1, _WEEK_SECONDS), "time between sending log lines", group=_REPORT)
+    log_interval_secs: float = option(60, Number(0.1, WEEK_SECONDS), "time between sending log lines", group=_REPORT)
 
 
 def _chunk_size() -> Any:
-    return _option(
+    return option(
         DEFAULT_CHUNK_BYTES,
         Whole(1, _MAX_CHUNK_BYTES, "BYTES"),
         "bytes of a file in one Kafka record; at most message.max.bytes less 32768 (8355840 unless the "
@@ -185,7 +183,7 @@ class UploadOptions(CommonOptions):
 
     SECTION: ClassVar[str] = "upload"
 
-    filepath: Path = _positional(FilePath("FILE", "file"), "the file to send")
+    filepath: Path = positional(FilePath("FILE", "file"), "the file to send")
     chunk_size: int = _chunk_size()
 
 
@@ -195,85 +193,85 @@ class WatchOptions(StreamOptions, CommonOptions):
 
     SECTION: ClassVar[str] = "upload"
 
-    upload_dir: Path = _positional(
+    upload_dir: Path = positional(
         FilePath("FOLDER", "folder"),
         "the folder to watch; it is only ever read. Without it, the [folder NAME] sections of the config file say "
         "which folders are watched",
         by_config=True,
     )
-    upload_regex: str | None = _option(
+    upload_regex: str | None = option(
         None,
         Regex(),
         "send only files whose path below the folder matches from its beginning",
         group=_FILES,
         unset="all files but hidden ones and *.log",
     )
-    upload_existing: bool = _option(
+    upload_existing: bool = option(
         False, Switch(), "also send the files that are there at the first start", group=_FILES
     )
-    once: bool = _option(
+    once: bool = option(
         False, Switch(), "send everything that is there now, wait until Kafka has it, and end", group=_RUN
     )
-    include: tuple[str, ...] | None = _option(
+    include: tuple[str, ...] | None = option(
         None,
         Patterns(),
         "send only files that match, as in a .gitignore: *.h5, raw/**, !test*; may be repeated",
         group=_FILES,
         unset="all files",
     )
-    exclude: tuple[str, ...] | None = _option(
+    exclude: tuple[str, ...] | None = option(
         None, Patterns(), "never send files that match, as in a .gitignore; may be repeated", group=_FILES, unset="none"
     )
-    symlinks: str = _option(
+    symlinks: str = option(
         "skip", Choice(("skip", "follow")), "symbolic links: leave out, or follow within the folder", group=_FILES
     )
-    share: tuple[int, int] | None = _option(
+    share: tuple[int, int] | None = option(
         None,
         Share(),
         "send only this part of the files, so that two programs (1/2 and 2/2) share one folder",
         group=_FILES,
         unset="all of them",
     )
-    use_polling_observer: bool = _option(
+    use_polling_observer: bool = option(
         False,
         Switch(),
         "look for changes by scanning alone; network drives are recognised by themselves",
         group=_FILES,
     )
-    scan_seconds: float = _option(30.0, Number(0.1, 86_400), "time between scans of the whole folder", group=_FILES)
-    poll_seconds: float = _option(
+    scan_seconds: float = option(30.0, Number(0.1, 86_400), "time between scans of the whole folder", group=_FILES)
+    poll_seconds: float = option(
         5.0, Number(0.1, 86_400), "the same where the system does not tell what changes (network drives)", group=_FILES
     )
-    dry_run: bool = _option(
+    dry_run: bool = option(
         False, Switch(), "only say which files would be sent and why, and end; needs no broker", group=_RUN
     )
-    settle: str = _option(
+    settle: str = option(
         "auto",
         Choice(("auto", "close", "quiet", "marker")),
         "when a file is taken to be complete. auto: by all the evidence there is; close: as soon as it is closed; "
         "quiet: after the quiet time alone; marker: when its marker file is there",
         group=_SETTLE,
     )
-    watchdog_lag_time: float = _option(
+    watchdog_lag_time: float = option(
         3.0,
-        Number(0, _WEEK_SECONDS),
+        Number(0, WEEK_SECONDS),
         "how long a file must stay unchanged before it is sent",
         group=_SETTLE,
     )
-    closed_lag_time: float = _option(
+    closed_lag_time: float = option(
         1.0,
-        Number(0, _WEEK_SECONDS),
+        Number(0, WEEK_SECONDS),
         "the same for a file that was closed after writing, or got its name from a temporary one",
         group=_SETTLE,
     )
-    max_wait: float = _option(
+    max_wait: float = option(
         3600.0,
-        Duration(_WEEK_SECONDS),
+        Duration(WEEK_SECONDS),
         "send an unchanged file after so long even if a program still holds it open or it has a temporary name; "
         "none: never, as with --settle marker",
         group=_SETTLE,
     )
-    marker: str | None = _option(
+    marker: str | None = option(
         None,
         Marker(),
         "the marker file of scan.dat, with --settle marker: {name}.done is scan.dat.done, {stem}.done is scan.done, a "
@@ -281,36 +279,36 @@ class WatchOptions(StreamOptions, CommonOptions):
         group=_SETTLE,
         unset="{name}.done",
     )
-    temporary_names: tuple[str, ...] | None = _option(
+    temporary_names: tuple[str, ...] | None = option(
         None,
         Patterns(of_names=True),
         "names that files have only while they are written; may be repeated",
         group=_SETTLE,
         unset="*.tmp, *.part, ~* and the like",
     )
-    check_writers: bool = _option(
+    check_writers: bool = option(
         True, Switch(), "wait while a program on this computer has the file open for writing", group=_SETTLE
     )
-    stream_growing: bool = _option(
+    stream_growing: bool = option(
         False, Switch(), "send large files while they are still being written (not in the format of 1.x)", group=_SETTLE
     )
-    stream_temporary: bool = _option(
+    stream_temporary: bool = option(
         False, Switch(), "stream also files that still have a temporary name", group=_SETTLE
     )
-    max_rate: float | None = _option(
+    max_rate: float | None = option(
         None, Rate(), "never send more bytes per second than this, as 20MB/s", group=_RUN, unset="as fast as possible"
     )
-    low_priority: bool = _option(
+    low_priority: bool = option(
         False, Switch(), "let every other program on this computer go first (processor and disk)", group=_RUN
     )
-    ledger_lost: str = _option(
+    ledger_lost: str = option(
         "resend",
         Choice(("resend", "ask")),
         "when the ledger is lost and has no backup: send again what cannot be proved sent, or stop and say so",
         group=_RUN,
     )
     chunk_size: int = _chunk_size()
-    queue_max_size: int = _option(
+    queue_max_size: int = option(
         500,
         Whole(1, 1_000_000, "MEGABYTES"),
         "upper limit for data waiting to be sent; memory use is far below it by itself",
@@ -321,118 +319,7 @@ class WatchOptions(StreamOptions, CommonOptions):
     def topic(self) -> str:
         """The topic to write to."""
         named = self.producer_topic_name
-        return self.topic_name if named == _DEFAULT_TOPIC else named
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadOptions(StreamOptions, CommonOptions):
-    """Write every file of a topic: ``DataFileDownloadDirectory``, ``openmsistream download``."""
-
-    SECTION: ClassVar[str] = "download"
-
-    output_dir: Path = _positional(FilePath("FOLDER", "new folder"), "the folder to write to; it is made if need be")
-    download_regex: str | None = _option(
-        None,
-        Regex(),
-        "write only files whose path matches from its beginning",
-        group=_FILES,
-        unset="all files",
-    )
-    expire_after: float = _option(
-        float(_WEEK_SECONDS),
-        Duration(_YEAR_SECONDS),
-        "wait no longer for the rest of a file when nothing of it came for so long, and say so; none: wait for ever",
-        group=_FILES,
-    )
-    include: tuple[str, ...] | None = _option(
-        None,
-        Patterns(),
-        "write only files that match, as in a .gitignore: *.h5, raw/**, !test*; may be repeated",
-        group=_FILES,
-        unset="all files",
-    )
-    exclude: tuple[str, ...] | None = _option(
-        None,
-        Patterns(),
-        "never write files that match, as in a .gitignore; may be repeated",
-        group=_FILES,
-        unset="none",
-    )
-    on_existing: str = _option(
-        "replace",
-        Choice(("replace", "keep-both", "never")),
-        "when a file of that name is there, whoever wrote it. replace: the newer version takes its place; keep-both: "
-        "it is written beside it, as scan~20260131-174501-9f3c2e51.csv; never: it goes to quarantine",
-        group=_FILES,
-    )
-    names: str = _option(
-        "auto",
-        Choice(("auto", "keep", "map", "refuse")),
-        "names that Windows cannot have, as 12:30.csv. keep: as they are; map: as 12%3A30.csv; refuse: into "
-        "quarantine; auto: map on Windows, else keep",
-        group=_FILES,
-    )
-    keep_mtime: bool = _option(
-        False, Switch(), "give files the time of modification that they have at their sender's", group=_FILES
-    )
-    file_mode: int | None = _option(
-        None, Mode(), "permissions of the files, as 640", group=_FILES, unset="as the umask says"
-    )
-    folder_mode: int | None = _option(
-        None,
-        Mode(least=0o300),
-        "permissions of the folders that are made for them, as 750",
-        group=_FILES,
-        unset="as the umask says",
-    )
-    owner: str | None = _option(
-        None, Owner(), "owner of files and folders, as lab, lab:xrd or :xrd", group=_FILES, unset="who runs this"
-    )
-    on_delivered: str | None = _option(
-        None,
-        Command(),
-        "command to run for each file that was written, without a shell; {path}, {name}, {size} and {digest} stand "
-        "for the file's",
-        group=_RUN,
-        unset="none",
-    )
-    on_delivered_seconds: float = _option(
-        60.0, Number(0.1, _WEEK_SECONDS), "end that command when it takes longer", group=_RUN
-    )
-    on_delivered_tries: int = _option(3, Whole(1, 100), "how often that command is tried when it fails", group=_RUN)
-    until_idle: float | None = _option(
-        None,
-        Number(0.1, _WEEK_SECONDS),
-        "end when the topic was read to its end and nothing arrived for so long",
-        group=_RUN,
-        unset="run until stopped",
-    )
-
-    @property
-    def topic(self) -> str:
-        """The topic to read from."""
-        named = self.consumer_topic_name
-        return self.topic_name if named == _DEFAULT_TOPIC else named
-
-    def group_id(self, configured: str | None) -> str:
-        """
-        The text that says which consumer group to join (for ``resolve_group_id``).
-
-        An option that was given counts, then the config file, then the option's default.
-
-        Args:
-            configured: ``ConsumerConfig.group_id``.
-        """
-        if "consumer_group_id" in self.given or self.consumer_group_id != _DEFAULT_GROUP:
-            return self.consumer_group_id
-        return configured or self.consumer_group_id
-
-
-SECTION_MODELS: dict[str, tuple[type[CommonOptions], ...]] = {
-    "upload": (UploadOptions, WatchOptions),
-    "download": (DownloadOptions,),
-}
-"""Which models take their defaults from which section of a config file."""
+        return self.topic_name if named == DEFAULT_TOPIC else named
 
 
 def options_of(model: type) -> dict[str, tuple[Field[Any], Option]]:

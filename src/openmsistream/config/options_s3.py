@@ -15,17 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from openmsistream.config.ini import Settings
-from openmsistream.config.kinds import Choice, FilePath, Kind, Switch, Text, Whole
-from openmsistream.config.options import (
-    GROUPS,
-    CommonOptions,
-    DownloadOptions,
-    Option,
-    StreamOptions,
-    options_of,
-)
+from openmsistream.config.kinds import Choice, FilePath, Switch, Text, Whole
+from openmsistream.config.options import GROUPS, Option, option, options_of
+from openmsistream.config.options_download import DownloadOptions, ReadingOptions
 from openmsistream.config.s3 import KEYS, configured_bucket
 from openmsistream.config.sections import allowed_for, from_file, layered, read_keys
+from openmsistream.errors import ConfigError
 
 DEFAULT_TEMPLATE = "{topic}/{path}"
 TEMPLATE_FIELDS = ("topic", "path", "folder", "name")
@@ -76,17 +71,13 @@ class Template:
         return str(value)
 
 
-def _option(default: object, kind: Kind, text: str, *, group: str, unset: str = "") -> Any:
-    return field(default=default, metadata={"option": Option(kind, text, group, unset=unset)})
-
-
 def _as_download(name: str) -> Any:
     item, _ = options_of(DownloadOptions)[name]
     return field(default=item.default, metadata=item.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
-class S3Options(StreamOptions, CommonOptions):
+class S3Options(ReadingOptions):
     """Put every file of a topic into a bucket: ``S3TransferStreamProcessor``, ``openmsistream s3``."""
 
     SECTION: ClassVar[str] = "download"
@@ -102,40 +93,40 @@ class S3Options(StreamOptions, CommonOptions):
             )
         }
     )
-    config: str = _option(
+    config: str = option(
         "test_s3_transfer", Text("NAME"), "config file: its path, or its name in a config folder", group=_KAFKA
     )
     download_regex: str | None = _as_download("download_regex")
     include: tuple[str, ...] | None = _as_download("include")
     exclude: tuple[str, ...] | None = _as_download("exclude")
     expire_after: float = _as_download("expire_after")
-    key_template: str = _option(
+    key_template: str = option(
         DEFAULT_TEMPLATE,
         Template(),
         "what objects are called; {folder} and {name} are the parts of {path}",
         group=_FILES,
     )
-    mode: str = _option(
+    mode: str = option(
         "memory",
         Choice(("memory", "disk", "both")),
         "disk or both: also write the files to a folder here, as openmsistream download does",
         group=_FILES,
     )
-    output_dir: Path | None = _option(
+    output_dir: Path | None = option(
         None,
         FilePath("FOLDER", "new folder"),
         "the folder for these copies",
         group=_FILES,
         unset="S3TransferStreamProcessor_output here",
     )
-    verify_read_back: bool = _option(
+    verify_read_back: bool = option(
         False, Switch(), "read every object back and compare its hash, besides the store's own checks", group=_FILES
     )
-    upload_threads: int = _option(
+    upload_threads: int = option(
         4, Whole(1, 64), "how many parts of large files are sent at once; each takes 8 MB of memory or more", group=_RUN
     )
-    put_threads: int = _option(32, Whole(1, 128), "how many small files are sent at once", group=_RUN)
-    set_abort_rule: int | None = _option(
+    put_threads: int = option(32, Whole(1, 128), "how many small files are sent at once", group=_RUN)
+    set_abort_rule: int | None = option(
         None,
         Whole(1, 365, "DAYS"),
         "give the bucket a rule that removes what is left of unfinished uploads after so many days, and end",
@@ -145,30 +136,11 @@ class S3Options(StreamOptions, CommonOptions):
     until_idle: float | None = _as_download("until_idle")
 
     @property
-    def topic(self) -> str:
-        """The topic to read from."""
-        named = self.consumer_topic_name
-        return self.topic_name if named == "test" else named
-
-    @property
     def copies(self) -> Path | None:
         """The folder for copies on disk; None when there are to be none."""
         if self.mode == "memory":
             return None
         return self.output_dir or Path("S3TransferStreamProcessor_output")
-
-    def group_id(self, configured: str | None) -> str:
-        """
-        The text that says which consumer group to join (for ``resolve_group_id``).
-
-        An option that was given counts, then the config file, then the option's default.
-
-        Args:
-            configured: ``ConsumerConfig.group_id``.
-        """
-        if "consumer_group_id" in self.given or self.consumer_group_id != "create_new":
-            return self.consumer_group_id
-        return configured or self.consumer_group_id
 
 
 def connection(section: Settings) -> Settings:
@@ -196,6 +168,23 @@ def defaults_from_file(download: Settings, s3: Settings, env: Mapping[str, str])
         from_file(S3Options, download),
         read_keys(options, allowed_for((S3Options,), "s3")),
     )
+
+
+def names_of(bucket: str, template: str) -> tuple[str, str]:
+    """
+    Return a bucket's name and a template for keys as they are to be used.
+
+    Raises:
+        ConfigError: One of them is not allowed.
+    """
+    try:
+        accepted = Bucket().accept(bucket)
+    except ValueError as error:
+        raise ConfigError(f"bucket: {bucket!r} {error}") from None
+    try:
+        return accepted, Template().accept(template)
+    except ValueError as error:
+        raise ConfigError(f"key_template: {template!r} {error}") from None
 
 
 def _own() -> frozenset[str]:

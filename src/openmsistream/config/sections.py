@@ -12,8 +12,15 @@ from dataclasses import Field, dataclass, field
 from typing import Any
 
 from openmsistream.config.ini import Settings
-from openmsistream.config.options import SECTION_MODELS, Option, options_of
+from openmsistream.config.options import CommonOptions, Option, UploadOptions, WatchOptions, options_of
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.errors import ConfigError
+
+SECTION_MODELS: dict[str, tuple[type[CommonOptions], ...]] = {
+    "upload": (UploadOptions, WatchOptions),
+    "download": (DownloadOptions,),
+}
+"""Which models take their defaults from which section of a config file."""
 
 ALIASES = {"quiet_seconds": "watchdog_lag_time", "closed_seconds": "closed_lag_time"}
 """Further names of options in a config file: those of 1.x say little beside the other settle rules."""

@@ -23,7 +23,7 @@ from openmsistream.pipeline.expiry import Expiry
 from openmsistream.pipeline.patience import TakenAwayError, UntilStored
 from openmsistream.pipeline.runner import Totals
 from openmsistream.pipeline.verifying import Verifier
-from openmsistream.ports import Barrier, Clock, Delivered, DownloadLedger, Events, Publication, Record, Sink
+from openmsistream.ports import Barrier, Clock, Delivered, DownloadLedger, Events, Failure, Publication, Record, Sink
 
 LONG_BYTES = 64 * 1024 * 1024
 """Reading so many bytes back may take long on a slow disk; fewer are not worth a thread."""
@@ -78,6 +78,7 @@ class Delivery:
         self._finished: dict[VersionKey, None] = {}
         self._dirty: set[VersionKey] = set()
         self._started_at: dict[VersionKey, float] = {}
+        self._ends: dict[VersionKey, tuple[int, int]] = {}  # of what is pending: where its last record stands
         self.totals = totals
 
     @property
@@ -171,6 +172,7 @@ class Delivery:
         digest, hash_name = version.digest or b"", version.hash_name
         publication = Publication(key, path, size, version.mtime_ns, digest, hash_name, version.order)
         self._pending[key] = (version, publication)
+        self._ends[key] = record.partition, record.offset
         self._pending_paths[path] = key
         self._pending_bytes += size
         return True
@@ -197,7 +199,8 @@ class Delivery:
 
     def quarantine(self, record: Record, reason: str, path: str = "") -> None:
         """Keep a record that cannot be handled."""
-        self._until_stored(lambda: self._sink.quarantine(self._topic, record, reason))
+        at_ns = self._clock.now_ns()
+        self._until_stored(lambda: self._sink.quarantine(self._topic, record, reason, path=path, at_ns=at_ns))
         self.totals.quarantined += 1
         self._events(Quarantined(self._topic, record.partition, record.offset, reason, path))
 
@@ -211,6 +214,7 @@ class Delivery:
         gone = [key for key, (version, _) in self._pending.items() if version.first_offsets.keys() <= partitions]
         for key in gone:
             _, publication = self._pending.pop(key)
+            self._ends.pop(key, None)
             self._pending_bytes -= publication.size
             if self._pending_paths.get(publication.path) == key:
                 del self._pending_paths[publication.path]
@@ -254,7 +258,9 @@ class Delivery:
         self._sink.sync([*self._pending, *self._dirty])
         failed = self._sink.publish([publication for _, publication in self._pending.values()])
         for key, error in failed.items():
-            self._sink.set_aside(key, error.message)
+            version, publication = self._pending[key]
+            failure = self._failure(version, publication.path, self._ends.get(key), publication.digest)
+            self._sink.set_aside(key, error.message, failure)
             self._never(key, error)
         delivered = [
             Delivered(version.key, p.path, p.size, version.digest or b"", version.order)
@@ -273,6 +279,7 @@ class Delivery:
         self._expiry.written()
         self._pending.clear()
         self._pending_paths.clear()
+        self._ends.clear()
         self._pending_bytes = 0
         self._same.clear()
         self._finished.clear()
@@ -282,6 +289,7 @@ class Delivery:
     def _never(self, key: VersionKey, error: OpenMSIStreamError) -> None:
         """The destination can never take this version under its name."""
         _, publication = self._pending.pop(key)
+        self._ends.pop(key, None)
         if self._pending_paths[publication.path] == key:
             del self._pending_paths[publication.path]
         self._end(key)
@@ -323,11 +331,26 @@ class Delivery:
 
     def _refuse(self, version: OpenVersion, path: str, record: Record) -> None:
         reason = "its bytes differ from the hash its sender gave"
-        self._until_stored(lambda: self._sink.set_aside(version.key, reason))
+        failure = self._failure(version, path, (record.partition, record.offset), self._verifier.found)
+        self._until_stored(lambda: self._sink.set_aside(version.key, reason, failure))
         self._end(version.key)
         self.totals.quarantined += 1
         self.totals.failed += 1
         self._events(Quarantined(self._topic, record.partition, record.offset, reason, path))
+
+    def _failure(self, version: OpenVersion, path: str, end: tuple[int, int] | None, found: bytes) -> Failure:
+        partition, offset = end or (None, None)
+        return Failure(
+            self._topic,
+            partition,
+            offset,
+            path=path,
+            at_ns=self._clock.now_ns(),
+            mtime_ns=version.mtime_ns,
+            hash_name=version.hash_name,
+            expected=version.digest or b"",
+            found=found,
+        )
 
     def _end(self, key: VersionKey) -> None:
         self._verifier.forget(key)

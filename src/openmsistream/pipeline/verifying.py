@@ -13,11 +13,17 @@ from openmsistream.ports import Buffer, Sink
 
 
 class Verifier:
-    """The hashers of the open versions."""
+    """
+    The hashers of the open versions.
+
+    Attributes:
+        found: The digest of the bytes that ``agrees`` was asked of last.
+    """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._hashed: dict[VersionKey, tuple[Hasher, int]] = {}
+        self.found = b""
 
     def take(self, version: OpenVersion, offset: int, data: Buffer) -> None:
         """Bytes of a version were written at ``offset``."""
@@ -43,7 +49,8 @@ class Verifier:
         if upto < size:
             for piece in self._sink.read(version.key, upto, size):
                 hasher.update(piece)
-        return hasher.digest() == version.digest
+        self.found = hasher.digest()
+        return self.found == version.digest
 
     def forget(self, key: VersionKey) -> None:
         """The version ended without being checked."""

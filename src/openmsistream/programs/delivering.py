@@ -14,7 +14,7 @@ from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing, own
 from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.hook import DeliveredHook, HookSettings
 from openmsistream.config.delivering import command_words
-from openmsistream.config.options import DownloadOptions
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.core.events import Event, FileDelivered, Note
 from openmsistream.core.names import Naming
 from openmsistream.core.selection import Selection

@@ -17,7 +17,7 @@ from openmsistream.adapters.kafka.client import TopicInfo
 from openmsistream.adapters.kafka.consumer import KafkaConsumer
 from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
 from openmsistream.config.models import ProgramConfig, resolve_group_id
-from openmsistream.config.options import DownloadOptions
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
 from openmsistream.core.heartbeat import Role
 from openmsistream.core.paths import WORK_FOLDER

@@ -16,7 +16,7 @@ from openmsistream.adapters.filesystem.staging import Staging, digest_of
 from openmsistream.adapters.kafka.whole_topic import WholeTopic
 from openmsistream.adapters.sqlite.scratch import OffsetTable
 from openmsistream.config.models import ProgramConfig
-from openmsistream.config.options import DownloadOptions
+from openmsistream.config.options_download import DownloadOptions
 from openmsistream.core.assembly import Assembly, OpenVersion, Verb
 from openmsistream.core.chunk import Chunk, HashName
 from openmsistream.core.events import Event

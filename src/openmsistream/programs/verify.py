@@ -5,16 +5,22 @@ Chooses the adapters. Must not know how a finding is shown.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openmsistream.adapters.filesystem.listing import FolderListing
 from openmsistream.adapters.kafka.whole_topic import WholeTopic
+from openmsistream.adapters.s3 import require_boto3
+from openmsistream.config.ini import Settings
 from openmsistream.config.models import ProgramConfig
-from openmsistream.config.options import DownloadOptions, WatchOptions
+from openmsistream.config.options import WatchOptions
+from openmsistream.config.options_download import DownloadOptions
+from openmsistream.config.options_s3 import DEFAULT_TEMPLATE, connection, defaults_from_file, names_of
+from openmsistream.config.s3 import s3_access
 from openmsistream.core.chunk import HashName
 from openmsistream.core.comparing import Finding, Item
 from openmsistream.core.events import Event, Note
@@ -25,7 +31,12 @@ from openmsistream.programs.comparing import Comparison, Listing, Progress, Summ
 from openmsistream.programs.setup import PATIENCE_SECONDS, reach
 from openmsistream.programs.topic_versions import TopicVersions
 
+if TYPE_CHECKING:
+    from openmsistream.adapters.s3.listing import BucketListing
+
 _NAMED_LINKS = 20
+_LOOKS = 32
+"""So many objects are asked for their digests at once: a store far away takes long to answer each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +48,11 @@ class VerifyOptions:
         source: A folder that is, or was, watched.
         topic: A topic's name; needs a config file.
         destination: A folder that a downloader writes.
+        bucket: A bucket that ``openmsistream s3`` writes.
         upload_regex, include, exclude, symlinks: As for ``watch``; None: what the config file says of that folder.
         names: As for ``download``; None: what the config file says.
+        key_template: As for ``s3``; None: what the config file says.
+        read_back: Read the objects of the bucket, instead of believing what they say of their digests.
         contents: Compare contents too; False: names and sizes only, which reads no file.
         extras: Files that the first place does not have are a difference.
     """
@@ -46,11 +60,14 @@ class VerifyOptions:
     source: Path | None = None
     topic: str | None = None
     destination: Path | None = None
+    bucket: str | None = None
     upload_regex: str | None = None
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
     symlinks: str | None = None
     names: str | None = None
+    key_template: str | None = None
+    read_back: bool = False
     contents: bool = True
     extras: bool = True
 
@@ -60,17 +77,15 @@ def verify(
     config: ProgramConfig | None,
     tell: Callable[[Finding], None],
     progress: Progress,
-    more: Sequence[Listing] = (),
 ) -> Summary:
     """
-    Compare source folder, topic and destination; changes nothing, commits nothing.
+    Compare source folder, topic, destination folder and bucket; changes nothing, commits nothing.
 
     Args:
         options: What to compare: two places at least.
-        config: Needed for a topic.
+        config: Needed for a topic; for a bucket the environment is enough.
         tell: Called with each finding.
         progress: Told how far it is.
-        more: Further places, behind those of the options; closed at the end.
 
     Returns:
         What was found; everything is equal when ``found`` is empty.
@@ -79,33 +94,38 @@ def verify(
         ConfigError: Fewer than two places, or something in options or config is wrong.
         SourceError: A folder cannot be listed.
         UnavailableError, DeliveryError: The topic cannot be read.
-        StorageError: The temporary folder is full.
+        StorageError: The bucket cannot be read, or the temporary folder is full.
     """
     rules = _rules(options, config)
     accepts = _accepts(rules, has_source=options.source is not None)
     notes: list[str] = []
-    topic: TopicListing | None = None
+    telling: list[TopicListing | BucketListing] = []
     with ExitStack() as stack:
         places: list[Listing] = []
+
+        def add(place: Listing) -> None:
+            places.append(place)
+            stack.callback(place.close)
+
         if options.source is not None:
             follow = rules.get("symlinks") == "follow"
-            places.append(FolderListing("source", _folder(options.source), follow_symlinks=follow, tell=_noting(notes)))
+            add(FolderListing("source", _folder(options.source), follow_symlinks=follow, tell=_noting(notes)))
         if options.topic is not None:
-            topic = TopicListing(_open_topic(options.topic, config), progress)
-            places.append(topic)
+            telling.append(TopicListing(_open_topic(options.topic, config), progress))
+            add(telling[-1])
         if options.destination is not None:
-            places.append(FolderListing("destination", _folder(options.destination), names=_names(options, config)))
-        places += more
-        for place in places:
-            stack.callback(place.close)
+            add(FolderListing("destination", _folder(options.destination), names=_names(options, config)))
+        if options.bucket is not None:
+            telling.append(_bucket(options, config, options.bucket))
+            add(telling[-1])
         if len(places) < 2:
             raise ConfigError(
                 "there is nothing to compare with",
-                hint="give two or three of --source FOLDER, --topic-name TOPIC and --destination FOLDER",
+                hint="give two or three of --source FOLDER, --topic-name TOPIC, --destination FOLDER, --bucket NAME",
             )
         # Folders first: what is sent while the topic is read was listed before, or is looked at again.
         summary = Comparison(places, accepts, tell, progress, contents=options.contents, extras=options.extras).run()
-    summary.notes += notes + (topic.notes() if topic is not None else [])
+    summary.notes += [*notes, *(note for place in telling for note in place.notes())]
     return summary
 
 
@@ -219,6 +239,34 @@ def _open_topic(name: str, config: ProgramConfig | None) -> WholeTopic:
         raise ConfigError(f"topic {name}: no config file says where its broker is", hint="give --config NAME")
     settings = config.consumer.settings
     return WholeTopic(settings, reach(settings, name, _ignore, Control(), PATIENCE_SECONDS))
+
+
+def _bucket(options: VerifyOptions, config: ProgramConfig | None, name: str) -> BucketListing:
+    require_boto3()
+    from openmsistream.adapters.s3.bucket import Bucket  # noqa: PLC0415 - boto3 is an extra
+    from openmsistream.adapters.s3.keys import Keys  # noqa: PLC0415
+    from openmsistream.adapters.s3.listing import BucketListing  # noqa: PLC0415
+
+    section = config.s3 if config is not None else Settings({})
+    said = {} if config is None else defaults_from_file(config.download, section, os.environ)
+    name, template = names_of(name, options.key_template or said.get("key_template", DEFAULT_TEMPLATE))
+    topic = options.topic or said.get("consumer_topic_name") or said.get("topic_name")
+    if topic is None and config is not None and options.source is not None:
+        topic = config.folder_defaults(options.source).get("topic_name")
+    if topic is None and "{topic}" in template:
+        raise ConfigError(
+            f"bucket {name}: the keys are {template}, and nothing says what the topic is called",
+            hint=f"give --key-template {template.replace('{topic}', 'NAME')} with the name of the topic in it, or"
+            " --topic-name NAME to compare the topic, too",
+        )
+    access = s3_access(connection(section), os.environ)
+    return BucketListing(
+        Bucket(access, name, _LOOKS),
+        Keys(template, topic or ""),
+        contents=options.contents,
+        read_back=options.read_back,
+        threads=_LOOKS,
+    )
 
 
 def _ignore(event: Event) -> None:

@@ -57,6 +57,7 @@ class Entry:
         timestamp_ms: The record's.
         version: Of a file: its version id (v2) or digest (v1).
         hash_name, digest: Of a file: what its sender said it has; None where that is not known.
+        found: The digest that its bytes had when it was put here; None where that is not known.
         exact_path: False when ``path`` is only how the file's name looks, and not the name itself.
         mtime_ns: Of a file, where known.
     """
@@ -76,6 +77,7 @@ class Entry:
     digest: bytes | None = None
     exact_path: bool = True
     mtime_ns: int | None = None
+    found: bytes | None = None
 
     @property
     def short_id(self) -> str:
@@ -341,6 +343,7 @@ def _file_values(note: dict[str, Any], name: str) -> dict[str, Any]:
         "digest": digest or None,
         "exact_path": exact,
         "mtime_ns": _whole(note.get("mtime_ns")),
+        "found": _from_hex(note.get("found")) or None,
     }
 
 

@@ -7,7 +7,6 @@ where versions come from, nor what is told of them.
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import os
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from openmsistream.adapters.filesystem.durable import sync_data, sync_folder
+from openmsistream.adapters.filesystem.notes import file_note, record_note
 from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles, partial_name
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
 from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing
@@ -24,10 +24,10 @@ from openmsistream.adapters.filesystem.spelling import Spelling, folds, spelling
 from openmsistream.core.chunk import HashName
 from openmsistream.core.hashing import new_hasher
 from openmsistream.core.names import VERSION_NAMES, Naming, naming_for, version_name
-from openmsistream.core.paths import WORK_FOLDER, to_wire_bytes
+from openmsistream.core.paths import WORK_FOLDER
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import BytesLostError, DeliveryError, OpenMSIStreamError, ProtocolError, StorageError
-from openmsistream.ports import Buffer, Publication, Record
+from openmsistream.ports import NOT_KNOWN, Buffer, Failure, Publication, Record
 
 _BY_DESCRIPTOR = os.rename in os.supports_dir_fd and os.open in os.supports_dir_fd
 Announce = Callable[[Sequence[Publication]], None]
@@ -231,33 +231,21 @@ class FolderSink:
         with self._told():
             self._partials.discard(key)
 
-    def set_aside(self, key: VersionKey, reason: str) -> None:
-        """Move the bytes of an open version to quarantine, with the reason."""
+    def set_aside(self, key: VersionKey, reason: str, failure: Failure = NOT_KNOWN) -> None:
+        """Move the bytes of an open version to quarantine, with the reason and what else is known."""
         self._partials.gone(key)
         name = partial_name(key)
         with self._told():
             with suppress(FileNotFoundError):
                 os.replace(self._partials.path(key), self._quarantine / name)
-            self._note(name, {"path": _printable(key.path), "version": key.version.hex(), "reason": reason})
+            self._note(name, file_note(key, reason, failure))
 
-    def quarantine(self, topic: str, record: Record, reason: str) -> None:
-        """Keep a record that cannot be handled, with its origin and the reason."""
+    def quarantine(self, topic: str, record: Record, reason: str, *, path: str = "", at_ns: int | None = None) -> None:
+        """Keep a record that cannot be handled, with its origin, the reason, its file's path and when that was."""
         name = f"{topic}-{record.partition}-{record.offset}"
         with self._told():
             (self._quarantine / f"{name}.value").write_bytes(record.value or b"")
-            headers = [(k, None if v is None else base64.b64encode(v).decode()) for k, v in record.headers or ()]
-            self._note(
-                name,
-                {
-                    "topic": topic,
-                    "partition": record.partition,
-                    "offset": record.offset,
-                    "timestamp_ms": record.timestamp_ms,
-                    "key": None if record.key is None else base64.b64encode(record.key).decode(),
-                    "headers": headers,
-                    "reason": reason,
-                },
-            )
+            self._note(name, record_note(topic, record, reason, path, at_ns))
 
     def restore(self, known: Iterable[VersionKey]) -> set[VersionKey]:
         """Which of ``known`` still have bytes here; partial files of no known version are removed."""
@@ -296,10 +284,6 @@ def _is_file(file: Path | str, size: int) -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
-
-
-def _printable(path: str) -> str:
-    return to_wire_bytes(path).decode("utf-8", "backslashreplace")
 
 
 def _storage_error(root: Path, error: OSError) -> StorageError:

@@ -10,7 +10,7 @@ from openmsistream.core.hashing import new_hasher
 from openmsistream.core.paths import check_relative
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import OpenMSIStreamError, ProtocolError, StorageError
-from openmsistream.ports import Buffer, Publication, Record
+from openmsistream.ports import NOT_KNOWN, Buffer, Failure, Publication, Record
 
 
 @dataclass(slots=True)
@@ -22,14 +22,18 @@ class MemorySink:
         files: What is visible: path to content.
         published: Every publication that succeeded, in order.
         aside: Versions in quarantine: key to content and reason.
+        failures: What else is known of these.
         quarantined: Records in quarantine, with the reason: topic, record, reason.
+        paths: The paths that these name, as far as that is known, by topic, partition and offset.
         full: Set it to refuse writes with StorageError, as a full disk does.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     published: list[Publication] = field(default_factory=list)
     aside: dict[VersionKey, tuple[bytes, str]] = field(default_factory=dict)
+    failures: dict[VersionKey, Failure] = field(default_factory=dict)
     quarantined: list[tuple[str, Record, str]] = field(default_factory=list)
+    paths: dict[tuple[str, int, int], str] = field(default_factory=dict)
     full: bool = False
     _partial: dict[VersionKey, bytearray] = field(default_factory=dict)
     _synced: dict[VersionKey, bytes] = field(default_factory=dict)
@@ -97,15 +101,19 @@ class MemorySink:
         self._partial.pop(key, None)
         self._synced.pop(key, None)
 
-    def set_aside(self, key: VersionKey, reason: str) -> None:
+    def set_aside(self, key: VersionKey, reason: str, failure: Failure = NOT_KNOWN) -> None:
         """Move the bytes of an open version to ``aside``."""
         if key in self._partial:
             self.aside[key] = (bytes(self._partial[key]), reason)
+            self.failures[key] = failure
         self.discard(key)
 
-    def quarantine(self, topic: str, record: Record, reason: str) -> None:
+    def quarantine(self, topic: str, record: Record, reason: str, *, path: str = "", at_ns: int | None = None) -> None:
         """Keep a record in ``quarantined``, once, however often it is read."""
+        del at_ns
         self._refuse_when_full()
+        if path:
+            self.paths[topic, record.partition, record.offset] = path
         if not any((t, r) == (topic, record) for t, r, _ in self.quarantined):
             self.quarantined.append((topic, record, reason))
 

@@ -21,7 +21,7 @@ class ConditionFailedError(DeliveryError):
 
 
 class NoSuchUploadError(DeliveryError):
-    """The multipart upload is not there: completed, or removed by somebody else or by a rule of the bucket."""
+    """The multipart upload, or a part of it, is not there: completed, or removed by somebody else or a rule."""
 
 
 class NotThereError(DeliveryError):
@@ -42,7 +42,7 @@ class NoRightError(StorageError):
 
 # Source: "Amazon S3 error responses"; SeaweedFS 4.48 and MinIO answer with the same names.
 _CONDITION = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
-_GONE = {"NoSuchUpload"}
+_GONE = {"NoSuchUpload", "InvalidPart"}
 _NOT_THERE = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
 _UNSUPPORTED = {"NotImplemented", "MethodNotAllowed", "501", "405"}
 _WHO = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"}

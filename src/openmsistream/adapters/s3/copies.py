@@ -13,7 +13,7 @@ from openmsistream.adapters.s3.sink import S3Sink
 from openmsistream.core.chunk import HashName
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import OpenMSIStreamError
-from openmsistream.ports import Buffer, Publication, Record
+from openmsistream.ports import NOT_KNOWN, Buffer, Failure, Publication, Record
 
 
 class BucketAndFolder:
@@ -65,14 +65,14 @@ class BucketAndFolder:
         self._folder.discard(key)
         self._bucket.discard(key)
 
-    def set_aside(self, key: VersionKey, reason: str) -> None:
+    def set_aside(self, key: VersionKey, reason: str, failure: Failure = NOT_KNOWN) -> None:
         """Move the bytes of an open version to quarantine, with the reason."""
-        self._bucket.set_aside(key, reason)
+        self._bucket.set_aside(key, reason, failure)
         self._folder.discard(key)
 
-    def quarantine(self, topic: str, record: Record, reason: str) -> None:
+    def quarantine(self, topic: str, record: Record, reason: str, *, path: str = "", at_ns: int | None = None) -> None:
         """Keep a record that cannot be handled, with its origin and the reason."""
-        self._bucket.quarantine(topic, record, reason)
+        self._bucket.quarantine(topic, record, reason, path=path, at_ns=at_ns)
 
     def restore(self, known: Iterable[VersionKey]) -> set[VersionKey]:
         """Which of ``known`` can be gone on with in both."""

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from enum import Enum, auto
 
 from openmsistream.adapters.s3.answers import GOES_ON, ConditionFailedError, NoSuchUploadError, UnsupportedError
 from openmsistream.adapters.s3.bucket import ABSENT, ANY, Bucket, Part
@@ -26,6 +27,14 @@ from openmsistream.ports import Events, Publication
 _TRIES = 10
 _DENIED_MAX = 2
 _PAUSE_SECONDS = 30.0
+
+
+class _Result(Enum):
+    """What came of a conditional request."""
+
+    MADE = auto()
+    STOOD = auto()  # the object of this version was there: of a request whose answer was lost, or of an earlier run
+    OVERTAKEN = auto()  # a newer version is there
 
 
 class Placing:
@@ -61,7 +70,7 @@ class Placing:
         def send(condition: str) -> None:
             self._bucket.put(object_key, body, crc=crc, metadata=metadata, condition=condition)
 
-        if self._conditionally(publication, object_key, send):
+        if self._conditionally(publication, object_key, send) is not _Result.OVERTAKEN:
             self._compare(publication, object_key)
 
     def complete(self, publication: Publication, upload: Upload) -> None:
@@ -85,9 +94,9 @@ class Placing:
         def send(condition: str) -> None:
             self._bucket.complete(object_key, upload_id, parts, crc=crc, condition=condition)
 
-        older = self._older(object_key, upload_id)
+        others = self._others(upload)
         try:
-            placed = self._conditionally(publication, object_key, send)
+            result = self._conditionally(publication, object_key, send)
         except NoSuchUploadError as error:
             self._uploads.abandon(upload.key)
             if self.is_overtaken(publication, object_key):
@@ -95,16 +104,17 @@ class Placing:
             found = self._bucket.look(object_key)
             if found is None or not _is_it(found, publication):
                 raise BytesLostError(error.message, [upload.key]) from error
-            placed = True  # completed just before a kill
-        if not placed:
-            self._uploads.abandon(upload.key)
+            result = _Result.MADE  # just before a kill
+        if result is _Result.MADE:
+            self._uploads.ended(upload_id)
+        # Of an object that stood already this upload may be a second one, which has parts in the store.
+        self._uploads.abandon(upload.key)
+        if result is _Result.OVERTAKEN:
             self._uploads.paid(owed)
             return
-        self._uploads.ended(upload_id)
-        self._uploads.abandon(upload.key)
         if tags:
             self._pay(owed)
-        for other in older:
+        for other in others:
             with suppress(OpenMSIStreamError):
                 self._bucket.abort(object_key, other)
         self._compare(publication, object_key)
@@ -144,8 +154,8 @@ class Placing:
                 return
             self._uploads.ended(upload_id)
 
-    def _conditionally(self, publication: Publication, object_key: str, send: Callable[[str], None]) -> bool:
-        """Send it when nothing newer is there; False when something newer is."""
+    def _conditionally(self, publication: Publication, object_key: str, send: Callable[[str], None]) -> _Result:
+        """Send it when nothing newer is there."""
         condition, denied = ABSENT, 0
         for _ in range(_TRIES):
             try:
@@ -158,12 +168,12 @@ class Placing:
                     condition = ABSENT if denied <= _DENIED_MAX else ANY
                     continue
                 if _is_it(found, publication):
-                    return True  # an earlier try, whose answer was lost
+                    return _Result.STOOD
                 if self._is_newer(found, publication, object_key):
-                    return False
+                    return _Result.OVERTAKEN
                 condition = found.etag
             else:
-                return True
+                return _Result.MADE
         raise StorageError(f"{self._bucket.where}: {object_key} is written by others all the time", hint=GOES_ON)
 
     def _is_newer(self, found: Found, publication: Publication, object_key: str) -> bool:
@@ -179,18 +189,22 @@ class Placing:
             )
         return newer
 
-    def _older(self, object_key: str, upload_id: str) -> list[str]:
+    def _others(self, upload: Upload) -> list[str]:
         """
-        Uploads of the same object that other computers began before ours: theirs have no future once ours is done.
+        Uploads of the same object that other computers began: theirs have no future once ours is done.
 
-        Nothing when they cannot be listed: a rule of the bucket is the second net.
+        Those that they began later may hold a newer version, unless ours was gone on with: then they may as well be of
+        whoever had the partition in between. One who still needs what was removed sends it again. Nothing when they
+        cannot be listed: a rule of the bucket is the second net.
         """
         try:
-            found = {one.upload_id: one.began for one in self._bucket.unfinished(object_key)}
+            found = {one.upload_id: one.began for one in self._bucket.unfinished(upload.object_key)}
         except OpenMSIStreamError:
             return []
-        mine, ours = found.get(upload_id), self._uploads.ids()
-        return [other for other, began in found.items() if mine is not None and began <= mine and other not in ours]
+        mine, ours = found.get(upload.upload_id or ""), self._uploads.ids()
+        if mine is None:
+            return []
+        return [other for other, began in found.items() if (upload.resumed or began <= mine) and other not in ours]
 
     def _pay(self, owed: Owed) -> None:
         try:

@@ -48,6 +48,7 @@ class Upload:
         lost: Why its bytes are to be read again.
         dropped: Nobody wants it any more.
         replaced: What is dropped goes on as another one with the same id.
+        resumed: It was begun before the bytes that come now.
     """
 
     key: VersionKey
@@ -62,6 +63,7 @@ class Upload:
     lost: str = ""
     dropped: bool = False
     replaced: bool = False
+    resumed: bool = False
 
     def again(self) -> Upload:
         """The same upload, whose bytes come again from the first one on: what the store has is compared with them."""
@@ -72,6 +74,7 @@ class Upload:
             self.metadata,
             self.upload_id or None,
             {**self.recorded, **self.done},
+            resumed=True,
         )
 
 

@@ -34,7 +34,7 @@ from openmsistream.errors import (
     ProtocolError,
     StorageError,
 )
-from openmsistream.ports import Buffer, Events, Publication, Record
+from openmsistream.ports import NOT_KNOWN, Buffer, Events, Failure, Publication, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +213,17 @@ class S3Sink:
             self._sender.drop(version.upload)
         self._forget(key)
 
-    def set_aside(self, key: VersionKey, reason: str) -> None:
+    def set_aside(self, key: VersionKey, reason: str, failure: Failure = NOT_KNOWN) -> None:
         """Move the bytes of an open version to quarantine, with the reason; bytes that the store has are not kept."""
         version = self._open.get(key)
         if version is not None and not version.to_spool():
             reason += "; its bytes are not kept here: they were in the store already, and the topic has them"
-        self._spool.set_aside(key, reason)
+        self._spool.set_aside(key, reason, failure)
         self.discard(key)
 
-    def quarantine(self, topic: str, record: Record, reason: str) -> None:
+    def quarantine(self, topic: str, record: Record, reason: str, *, path: str = "", at_ns: int | None = None) -> None:
         """Keep a record that cannot be handled, with its origin and the reason."""
-        self._spool.quarantine(topic, record, reason)
+        self._spool.quarantine(topic, record, reason, path=path, at_ns=at_ns)
 
     def restore(self, known: Iterable[VersionKey]) -> set[VersionKey]:
         """
@@ -286,7 +286,7 @@ class S3Sink:
         upload = Upload(key, wanted, partial(metadata_of, key, path, order))
         recorded = self._uploads.recorded(key)
         if recorded is not None and recorded.object_key == wanted and not on_disk:
-            upload.upload_id, upload.recorded = recorded.upload_id, recorded.parts
+            upload.upload_id, upload.recorded, upload.resumed = recorded.upload_id, recorded.parts, True
         elif recorded is not None:
             self._uploads.abandon(key)
         return Incoming(upload, self._places, on_disk=on_disk)
