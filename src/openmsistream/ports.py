@@ -375,8 +375,8 @@ class UploadLedger(Protocol):
         """The file was touched, and its content is what was sent before."""
         ...
 
-    def drop_open(self, path: str) -> None:
-        """The version under way of a path ended."""
+    def drop_open(self, path: str, version: bytes | None = None) -> None:
+        """The version under way of a path ended; with ``version``: if it is still that one."""
         ...
 
     def open_versions(self) -> list[Parked]:

@@ -103,7 +103,9 @@ class UploadLedgerSuite(ABC):
         ledger.record_open(PARKED)
         ledger.record_open(dataclasses.replace(PARKED, path="b"))
         ledger.record_sent("run/a", STAT, PARKED.version, 5, b"D" * 32, 6)
-        ledger.drop_open("b")
+        ledger.drop_open("b", b"W" * 16)
+        assert [parked.path for parked in ledger.open_versions()] == ["b"]
+        ledger.drop_open("b", PARKED.version)
         ledger.drop_open("never seen")
         assert ledger.open_versions() == []
 

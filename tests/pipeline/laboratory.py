@@ -18,7 +18,8 @@ from openmsistream.core.wire.recognise import decode_record
 from openmsistream.pipeline.frames import Wire
 from openmsistream.pipeline.noticing import Root, UploadSettings
 from openmsistream.pipeline.runner import Control, Totals
-from openmsistream.pipeline.sender import Sender, SenderSettings
+from openmsistream.pipeline.sender import Sender
+from openmsistream.pipeline.sender_settings import SenderSettings
 from openmsistream.pipeline.upload import DirectoryUpload
 from tests.pipeline.material import Told
 

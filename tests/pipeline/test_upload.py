@@ -209,6 +209,26 @@ def test_a_file_that_was_removed_while_off_is_aborted(lab: Lab):
     assert lab.versions == {}
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_version_that_was_given_up_is_never_gone_on_with_and_consumers_hear_of_it(lab: Lab, arrives: bool):
+    """Also when the program is killed before it knows that they did, and the same file is put back."""
+    interrupted(lab)
+    stat = lab.folder.stat("a")
+    assert stat is not None
+    lab.folder.remove("a")
+    lab.producer.fail_next(UnavailableError("no answer"), arrives=arrives)
+    lab.run(20.0)
+    lab.kill()
+    lab.folder.write("a", SENTENCE, mtime_ns=stat.mtime_ns)
+
+    lab.run(60.0)
+
+    old = lab.chunks[0].version
+    assert [chunk.abort is None for chunk in lab.chunks if chunk.version == old][:4] == [True, True, True, False]
+    assert lab.versions == {"a": [SENTENCE]}
+    assert lab.ledger.open_versions() == []
+
+
 def test_a_version_whose_first_chunk_left_the_topic_is_sent_anew(lab: Lab):
     """Going on would be useless: nobody who comes later could put it together."""
     interrupted(lab).topic.delete_before(0, 1)

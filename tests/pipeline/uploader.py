@@ -25,7 +25,8 @@ from openmsistream.errors import OpenMSIStreamError
 from openmsistream.pipeline.frames import Wire
 from openmsistream.pipeline.noticing import Root, UploadSettings
 from openmsistream.pipeline.runner import Control
-from openmsistream.pipeline.sender import Sender, SenderSettings
+from openmsistream.pipeline.sender import Sender
+from openmsistream.pipeline.sender_settings import SenderSettings
 from openmsistream.pipeline.upload import DirectoryUpload
 from openmsistream.ports import Acknowledge, Buffer, Record
 from tests.pipeline.disk import Disk, Moment

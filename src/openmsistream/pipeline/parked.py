@@ -7,13 +7,26 @@ discard it, so that nothing stays open there for ever. Knows the ledger and the 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, replace
 
 from openmsistream.core.events import Note
 from openmsistream.core.paths import to_wire_bytes
 from openmsistream.core.settle import Stat
+from openmsistream.errors import OpenMSIStreamError
 from openmsistream.pipeline.frames import Wire, abort_value
 from openmsistream.pipeline.sending import GROWING_SIZE
 from openmsistream.ports import Events, FileReader, Parked, Producer, UploadLedger
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """The record that tells consumers to discard a version, and which one that is."""
+
+    partition: int
+    key: bytes
+    value: bytes
+    path: str
+    version: bytes
 
 
 class ParkedVersions:
@@ -26,7 +39,7 @@ class ParkedVersions:
         resume_within_seconds: A version begun longer ago is sent anew: consumers may have given it up.
 
     Attributes:
-        outbox: Partition, key and value of records that tell consumers to discard a version; the sender sends them.
+        outbox: What consumers are still to be told; the sender sends it.
     """
 
     def __init__(
@@ -42,7 +55,7 @@ class ParkedVersions:
         self._producer, self._ledger, self._events = producer, ledger, events
         self._wire, self._chunk_bytes, self._resume_within = wire, chunk_bytes, resume_within_seconds
         self._parked = {parked.path: parked for parked in ledger.open_versions()}
-        self.outbox: deque[tuple[int, bytes, bytes]] = deque()
+        self.outbox: deque[Abort] = deque()
 
     def keep(self, parked: Parked) -> None:
         """This version may go on at the next try."""
@@ -75,8 +88,8 @@ class ParkedVersions:
 
     def abort(self, parked: Parked, reason: str) -> None:
         """Tell consumers to discard a version."""
-        self._ledger.drop_open(parked.path)
         if len(parked.version) != 16:
+            self._ledger.drop_open(parked.path)
             return  # v1 has no such record
         value = abort_value(
             parked.path,
@@ -87,9 +100,24 @@ class ParkedVersions:
             parked.stat,
             reason,
         )
-        self.outbox.append((parked.partition, to_wire_bytes(parked.path), value))
+        self.tell(parked, to_wire_bytes(parked.path), value)
         if parked.acknowledged:
             self._events(Note(f"{parked.path}: begins anew ({reason})"))
+
+    def tell(self, parked: Parked, key: bytes, value: bytes) -> None:
+        """
+        Have consumers discard a version.
+
+        Who heard that takes nothing of it any more. So it must never be gone on with, also not after a kill: the
+        ledger has it as one of which nothing was acknowledged, until the broker has the word.
+        """
+        self._ledger.record_open(replace(parked, acknowledged=0))
+        self.outbox.append(Abort(parked.partition, key, value, parked.path, parked.version))
+
+    def told(self, abort: Abort, error: OpenMSIStreamError | None) -> None:
+        """The broker answered; what it refused is tried again at the next start."""
+        if error is None:
+            self._ledger.drop_open(abort.path, abort.version)
 
     def _cannot_go_on(self, parked: Parked, stat: Stat, now_ns: int) -> str:
         grew = parked.stat.size == GROWING_SIZE and stat.size > parked.acknowledged

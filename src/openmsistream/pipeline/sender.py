@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from openmsistream.core.events import FileProgress, FileSent, FileSkipped, FileStarted, Note
 from openmsistream.core.ids import RANDOM_BYTES, uuid7
-from openmsistream.core.rate import Rate
 from openmsistream.core.settle import Stat
 from openmsistream.errors import OpenMSIStreamError, SourceError, UnavailableError
-from openmsistream.pipeline.frames import Frame, Wire
+from openmsistream.pipeline.frames import Frame
 from openmsistream.pipeline.growing import GrowingFiles
-from openmsistream.pipeline.parked import ParkedVersions
+from openmsistream.pipeline.parked import Abort, ParkedVersions
 from openmsistream.pipeline.retries import Retries
 from openmsistream.pipeline.runner import Every, Totals
+from openmsistream.pipeline.sender_settings import SenderSettings
 from openmsistream.pipeline.sending import Sending, State
-from openmsistream.ports import Clock, Events, FileReader, Producer, UploadLedger
+from openmsistream.ports import Acknowledge, Clock, Events, FileReader, Producer, UploadLedger
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Acknowledged bytes between two commits of the ledger: what a kill may cost, besides what is on its way."""
@@ -32,28 +32,6 @@ PROGRESS_SECONDS = 0.25
 STEPS_PER_TURN = 64
 """Files or chunks between two looks at the watcher and the user, unless TURN_BYTES come first."""
 TURN_BYTES = COMMIT_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class SenderSettings:
-    """
-    How to send.
-
-    Attributes:
-        wire: The format to write.
-        chunk_bytes: Payload of every chunk but the last.
-        at_once: Files sent at the same time.
-        resume_within_seconds: A version parked longer ago is sent anew.
-        tries: How often a file is tried before it is given up; 0: for ever.
-        rate: Bounds the bytes per second; None: as fast as the broker takes them.
-    """
-
-    wire: Wire
-    chunk_bytes: int
-    at_once: int = 2
-    resume_within_seconds: float = 24 * 3600
-    tries: int = 0
-    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +253,11 @@ class Sender:
     def _step(self) -> bool:
         """One chunk of one file, or one record of the outbox; False when nothing can be done now."""
         outbox = self.parked.outbox
+        if outbox:
+            self._ledger.commit()
         while outbox:
-            partition, key, value = outbox[0]
-            if not self._producer.produce(partition, key, value, _ignore):
+            abort = outbox[0]
+            if not self._producer.produce(abort.partition, abort.key, abort.value, self._told(abort)):
                 return False
             outbox.popleft()
         if not self._active:
@@ -357,9 +337,10 @@ class Sender:
             self._several.remove(sending)
         if isinstance(error, SourceError):
             record = sending.abort_record(error.message)
-            if record is not None:
-                self.parked.outbox.append((sending.partition, *record))
-            self._ledger.drop_open(sending.path)
+            if record is None:
+                self._ledger.drop_open(sending.path)
+            else:
+                self.parked.tell(sending.parked(), *record)
         elif not sending.single and sending.acknowledged > 0:
             self.parked.keep(sending.parked())
         if sending.streamed:
@@ -390,13 +371,12 @@ class Sender:
             self._saved_bytes = acknowledged
             self._save()
 
+    def _told(self, abort: Abort) -> Acknowledge:
+        return lambda _, error: self.parked.told(abort, error)
+
     def _save(self) -> None:
         for sending in self._several:
             if sending.state is not State.FAILED:
                 self._ledger.record_open(sending.parked())
         self._ledger.commit()
         self._unsaved = 0
-
-
-def _ignore(offset: int, error: OpenMSIStreamError | None) -> None:
-    """Nobody waits for the broker's word on an abort record: a version without its end never completes anyway."""

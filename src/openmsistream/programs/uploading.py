@@ -35,7 +35,8 @@ from openmsistream.errors import ConfigError, DeliveryError, SourceError
 from openmsistream.pipeline.frames import Wire
 from openmsistream.pipeline.noticing import Root, UploadSettings
 from openmsistream.pipeline.runner import Control, Totals
-from openmsistream.pipeline.sender import Sender, SenderSettings
+from openmsistream.pipeline.sender import Sender
+from openmsistream.pipeline.sender_settings import SenderSettings
 from openmsistream.pipeline.upload import DirectoryUpload, upload_files
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue

@@ -125,7 +125,10 @@ class SqliteUploadLedger:
         self._first_scan_ended = False
         self._cache: dict[str, Known | None] = {}
         # Which paths have a row besides the one in ``files``: nearly none, so nearly nothing has to be deleted.
-        self._open = self._paths("SELECT path FROM open_versions")
+        self._open = {
+            from_wire_bytes(cast("bytes", path)): cast("bytes", version)
+            for path, version in self._db.rows("SELECT path, version FROM open_versions")
+        }
         self._failed = self._paths("SELECT path FROM failed")
 
     @property
@@ -245,7 +248,7 @@ class SqliteUploadLedger:
 
     def record_open(self, parked: Parked) -> None:
         """A version is under way: its start or its progress."""
-        self._open.add(parked.path)
+        self._open[parked.path] = parked.version
         self._db.write(
             _PUT_OPEN,
             (
@@ -263,11 +266,12 @@ class SqliteUploadLedger:
             ),
         )
 
-    def drop_open(self, path: str) -> None:
-        """The version under way of a path ended."""
-        if path in self._open:
+    def drop_open(self, path: str, version: bytes | None = None) -> None:
+        """The version under way of a path ended; with ``version``: if it is still that one."""
+        known = self._open.get(path)
+        if known is not None and version in {None, known}:
             self._db.write("DELETE FROM open_versions WHERE path = ?", (to_wire_bytes(path),))
-            self._open.discard(path)
+            del self._open[path]
 
     def open_versions(self) -> list[Parked]:
         """The versions that were under way, in the order they were started."""
