@@ -62,6 +62,8 @@ def test_a_store_runs_beside_the_broker_until_both_are_stopped(place):
         client.put_object(Bucket="scans", Key="a", Body=b"x" * 1000)
         client.create_multipart_upload(Bucket="scans", Key="b")
 
+    pasted = [shlex.split(line)[1:] for line in began.stdout.splitlines() if "openmsistream " in line]
+    assert ["s3", "other", "--config", str(place / "local.config"), "--topic-name", "files"] in pasted
     config = configparser.ConfigParser()
     config.read(place / "local.config", encoding="utf-8")
     assert dict(config["s3"]) == {

@@ -183,7 +183,8 @@ def _start(namespace: argparse.Namespace) -> int:
         print(f"  topic   {topic.name}  ({_count(topic.partitions, 'partition')})")
     if store is not None:
         _print_store(store)
-    print(_next_steps(config, wanted[0] if wanted else topics[0].name, namespace.folder))
+    buckets = [] if store is None else store.bucket_names()
+    print(_next_steps(config, wanted[0] if wanted else topics[0].name, buckets, namespace.folder))
     return 0
 
 
@@ -212,15 +213,16 @@ def _print_store(store: LocalStore) -> None:
         print(f"     {'set' if sys.platform == 'win32' else 'export'} {name}={value}")
 
 
-def _next_steps(config: Path, topic: str, folder: Path | None) -> str:
+def _next_steps(config: Path, topic: str, buckets: list[str], folder: Path | None) -> str:
     where = _where(folder)
     ends = ["--config", str(config), "--topic-name", topic]
+    into = "".join(f"\n     or into a bucket:\n     {_pasted('s3', name, *ends)}" for name in buckets[:1])
     return f"""
 Next steps:
   1. Send every file that you put into a folder (leave it running; q or Ctrl-C ends it):
      {_pasted("watch", "my_data", *ends)}
   2. In a second terminal, receive them:
-     {_pasted("download", "received", *ends)}
+     {_pasted("download", "received", *ends)}{into}
   3. Copy a file into my_data: it appears in received.
   4. See what is on the broker:
      {_pasted("local", "status", *where)}
