@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from openmsistream.adapters.memory import FakeClock, MemoryConsumer, MemorySink, MemoryTopic
 from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
 from openmsistream.core.selection import Selection
 from openmsistream.core.versions import VersionKey
-from openmsistream.errors import OpenMSIStreamError
+from openmsistream.errors import OpenMSIStreamError, StorageError
 from openmsistream.pipeline.delivery import BarrierSettings
 from openmsistream.pipeline.download import Download, DownloadSettings
 from openmsistream.pipeline.runner import Control
@@ -132,6 +133,15 @@ class Host:
             self._settings,
         )
         self.consumer.subscribe(self.flow)
+
+    def quit(self) -> None:
+        """Tell the program to end, which it does in its own way, and start it again; it has no partition yet then."""
+        self.bomb.step = ""
+        self.control.stop("end of the test")
+        with suppress(StorageError):  # the disk is full
+            self.flow.run()
+        self.sink.full = False
+        self.start()
 
     def kill(self, *, power_cut: bool = False) -> None:
         """End the program without a word, and start it again."""

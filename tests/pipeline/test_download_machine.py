@@ -146,6 +146,12 @@ class Downloading(RuleBasedStateMachine):
         self.disturbed = True
         self.hosts[host].kill(power_cut=cut)
 
+    @rule(host=HOSTS, times=st.integers(1, 2))
+    def quit(self, host: int, times: int) -> None:
+        """The second time before it has a partition."""
+        for _ in range(times):
+            self.hosts[host].quit()
+
     @rule(host=HOSTS)
     def lose_the_ledger(self, host: int) -> None:
         self.disturbed = True
@@ -345,6 +351,23 @@ class KeepsWhatIsGone(Download):
         self._delivery.let_go = lambda _: None  # type: ignore[method-assign]
 
 
+class ForgetsWhatItHasNotYet(Download):
+    """Keeps no open version of partitions that it has not been given yet."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        kept = dict(self._partitions._unclaimed)
+        self._partitions._unclaimed.clear()
+        assigned = self.assigned
+
+        def late(partitions: Any) -> Any:
+            self._partitions._unclaimed.update(kept)
+            kept.clear()
+            return assigned(partitions)
+
+        self.assigned = late  # type: ignore[method-assign]
+
+
 class WaitsForEver(Download):
     """Lets no version expire."""
 
@@ -428,6 +451,7 @@ class NeverSyncs(Download):
         CommitsBackwards,
         KeepsWhatOthersFinished,
         KeepsWhatIsGone,
+        ForgetsWhatItHasNotYet,
         WaitsForEver,
         ExpiresEarly,
         WritesTheLedgerFirst,

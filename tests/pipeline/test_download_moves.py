@@ -419,3 +419,21 @@ def test_what_goes_wrong_in_a_long_barrier_is_not_lost(topic: MemoryTopic):
 
     with pytest.raises(StorageError, match="no"):
         host.flow.run()
+
+
+def test_a_program_that_ends_before_it_has_a_partition_forgets_nothing():
+    """What it holds of files that are not whole yet is there when it starts again."""
+    topic = MemoryTopic()
+    host = Host(topic)
+    first, second, last = v2_records("a", b"0123456789", 1)
+    for value in (first, second):
+        topic.append(value)
+    host.settle()
+
+    host.quit()
+    host.quit()
+    topic.append(last)
+    host.settle()
+
+    assert host.sink.files == {"a": b"0123456789"}
+    assert host.bomb.trace.count("write") == 3

@@ -59,7 +59,8 @@ class Partitions:
     ) -> None:
         self._topic, self._tag, self._consumer = topic, topic_tag(topic_id), consumer
         self._sink, self._ledger, self._events, self._expiry = sink, ledger, events, expiry
-        self._unclaimed: dict[VersionKey, OpenVersion] | None = None
+        # Also what is written before any partition came is to keep them.
+        self._unclaimed = {version.key: version for version in ledger.open_versions()}
         self._owned: dict[int, object] = {}
         self._committed: dict[int, Mark] = {}
         self._arrived: dict[int, Mark] = {}
@@ -72,7 +73,7 @@ class Partitions:
     @property
     def unclaimed(self) -> Iterable[OpenVersion]:
         """Versions that the ledger holds as open, of partitions that are not ours now; it is to keep them."""
-        return (self._unclaimed or {}).values()
+        return self._unclaimed.values()
 
     @property
     def owned(self) -> Collection[int]:
@@ -104,8 +105,6 @@ class Partitions:
         Returns:
             Where to start each (None: ``auto.offset.reset`` decides), and the open versions to go on with.
         """
-        if self._unclaimed is None:
-            self._unclaimed = {version.key: version for version in self._ledger.open_versions()}
         waiting = self._unclaimed
         with_bytes = self._sink.restore({*waiting, *self._expiry.kept, *in_hand})
         self._expiry.without_bytes(key for key in list(self._expiry.kept) if key not in with_bytes)
@@ -296,11 +295,10 @@ class Partitions:
                 marks.pop(partition, None)
             self.positions.pop(partition, None)
             self._owned.pop(partition, None)
-        if self._unclaimed is not None:
-            # As the ledger has them: its position and the versions open below that belong together.
-            self._unclaimed.update({v.key: v for v in self._ledger.open_versions() if v.first_offsets.keys() <= gone})
+        # As the ledger has them: its position and the versions open below that belong together.
+        self._unclaimed.update({v.key: v for v in self._ledger.open_versions() if v.first_offsets.keys() <= gone})
 
     def forget(self, keys: Iterable[VersionKey]) -> None:
         """These versions are finished after all."""
         for key in keys:
-            (self._unclaimed or {}).pop(key, None)
+            self._unclaimed.pop(key, None)
