@@ -83,8 +83,17 @@ def produce(bootstrap: str, topic: str, values: Iterable[tuple[bytes | None, byt
     """Put (key, value) records on a topic with a bare client; returns when the broker has them."""
     client = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 8_388_608, "log_level": 0})
     for key, value in values:
-        client.produce(topic, key=key, value=value, **more)
+        while not _queued(client, topic, key=key, value=value, **more):
+            client.poll(0.1)
     assert client.flush(PATIENCE_SECONDS) == 0
+
+
+def _queued(client: Producer, topic: str, **record: Any) -> bool:
+    try:
+        client.produce(topic, **record)
+    except BufferError:
+        return False
+    return True
 
 
 def committed(bootstrap: str, topic: str, group: str, partitions: int = 1) -> dict[int, int]:
