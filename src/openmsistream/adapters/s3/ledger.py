@@ -1,7 +1,7 @@
 """What is kept on this computer of multipart uploads: their ids, their finished parts, and tags that are still owed.
 
-One SQLite file, used from several threads; everything is durable when a method returns. It must not know what a
-store is: what follows from a row is others' business.
+One SQLite file, used from several threads; everything is durable when a method returns, but for finished parts. It
+must not know what a store is: what follows from a row is others' business.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Uploads:
             )
 
     def part_done(self, upload_id: str, part: Part) -> None:
-        """The store has a part."""
-        with self._lock, self._db.transaction():
+        """The store has a part. One that is forgotten in a power cut is sent once more: no part waits for the disk."""
+        with self._lock, self._db.unsynced_transaction():
             self._db.write(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?)",
                 (upload_id, part.number, part.size, part.etag, part.crc, part.digest),

@@ -83,6 +83,7 @@ class Database:
             (journal,) = self._connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
             full = durable or journal not in {"wal", "memory"}
             self._connection.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+            self._may_wait = full and journal == "wal"
             self._connection.executescript(schema)
             if path != MEMORY:
                 self._identity = _identity(path)
@@ -138,6 +139,18 @@ class Database:
                 self._connection.rollback()
             raise
         self.commit()
+
+    @contextmanager
+    def unsynced_transaction(self) -> Iterator[None]:
+        """The same, which no kill takes back, but a power cut may until the next synced one. Not within another."""
+        if self._may_wait:
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self.transaction():
+                yield
+        finally:
+            if self._may_wait:
+                self._connection.execute("PRAGMA synchronous=FULL")
 
     def commit(self) -> None:
         """Make all changes durable."""
