@@ -266,7 +266,9 @@ def test_a_store_that_is_killed_and_started_again_is_waited_for(
     send(place, {"large": 100 * MIB, **{f"small {n}": 1000 for n in range(50)}})
 
     with place.to_s3() as receiver:
-        receiver.until(lambda: own_store.unfinished_uploads("files"), "an upload is under way")
+        receiver.until(
+            lambda: any(event["done"] >= 20 * MIB for event in receiver.of("file_progress")), "an upload is under way"
+        )
         own_store.kill()
         paused = receiver.until_event("storage_paused", seconds=UNTIL_TOLD)
         own_store.restart()

@@ -40,6 +40,7 @@ class ParkedVersions:
 
     Attributes:
         outbox: What consumers are still to be told; the sender sends it.
+        unanswered: How many of these records the broker has not answered for yet.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class ParkedVersions:
         self._wire, self._chunk_bytes, self._resume_within = wire, chunk_bytes, resume_within_seconds
         self._parked = {parked.path: parked for parked in ledger.open_versions()}
         self.outbox: deque[Abort] = deque()
+        self.unanswered = 0
+        self._over = False
 
     def keep(self, parked: Parked) -> None:
         """This version may go on at the next try."""
@@ -112,12 +115,18 @@ class ParkedVersions:
         ledger has it as one of which nothing was acknowledged, until the broker has the word.
         """
         self._ledger.record_open(replace(parked, acknowledged=0))
+        self.unanswered += 1
         self.outbox.append(Abort(parked.partition, key, value, parked.path, parked.version))
 
     def told(self, abort: Abort, error: OpenMSIStreamError | None) -> None:
         """The broker answered; what it refused is tried again at the next start."""
-        if error is None:
+        self.unanswered -= 1
+        if error is None and not self._over:
             self._ledger.drop_open(abort.path, abort.version)
+
+    def finish(self) -> None:
+        """The program ends, and the ledger with it: what is answered from now on is tried again at the next start."""
+        self._over = True
 
     def _cannot_go_on(self, parked: Parked, stat: Stat, now_ns: int) -> str:
         grew = parked.stat.size == GROWING_SIZE and stat.size > parked.acknowledged

@@ -90,7 +90,7 @@ class Sender:
     @property
     def quiet(self) -> bool:
         """True when nothing is being read or awaits the broker."""
-        return not (self._active or self._awaiting or self.parked.outbox)
+        return not (self._active or self._awaiting or self.parked.unanswered)
 
     @property
     def waiting(self) -> int:
@@ -178,6 +178,7 @@ class Sender:
     def finish(self) -> None:
         """Park what is not sent to its end, and make the ledger durable."""
         self._save()
+        self.parked.finish()
         for sending in (*self._active, *self._awaiting, *self.growing):
             if sending.state is not State.FAILED:
                 sending.fail(UnavailableError("stopped"))
