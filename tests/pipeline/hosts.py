@@ -12,7 +12,8 @@ from openmsistream.core.selection import Selection
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import OpenMSIStreamError, StorageError
 from openmsistream.pipeline.delivery import BarrierSettings
-from openmsistream.pipeline.download import Download, DownloadSettings
+from openmsistream.pipeline.download import Download
+from openmsistream.pipeline.download_settings import DownloadSettings
 from openmsistream.pipeline.runner import Control
 from openmsistream.ports import Barrier, Buffer, Commit, Publication, Record
 from tests.pipeline.material import Told

@@ -49,6 +49,15 @@ class BarrierSettings:
     look_first: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A version that waits for the next barrier, and the record behind which it was whole."""
+
+    version: OpenVersion
+    publication: Publication
+    record_at: tuple[int, int]  # partition and offset
+
+
 class Delivery:
     """The versions that are finished, and not yet in the ledger."""
 
@@ -70,7 +79,7 @@ class Delivery:
         self._events, self._until_stored, self._beside = events, until_stored, beside
         self._settings, self._doubtful, self._expiry = settings, doubtful, expiry
         self._verifier = Verifier(sink)
-        self._pending: dict[VersionKey, tuple[OpenVersion, Publication]] = {}
+        self._pending: dict[VersionKey, _Whole] = {}
         self._pending_paths: dict[str, VersionKey] = {}
         self._pending_bytes = 0
         self._pending_since = 0.0
@@ -78,7 +87,6 @@ class Delivery:
         self._finished: dict[VersionKey, None] = {}
         self._dirty: set[VersionKey] = set()
         self._started_at: dict[VersionKey, float] = {}
-        self._ends: dict[VersionKey, tuple[int, int]] = {}  # of what is pending: where its last record stands
         self.totals = totals
 
     @property
@@ -171,8 +179,7 @@ class Delivery:
             self._pending_since = self._clock.monotonic()
         digest, hash_name = version.digest or b"", version.hash_name
         publication = Publication(key, path, size, version.mtime_ns, digest, hash_name, version.order)
-        self._pending[key] = (version, publication)
-        self._ends[key] = record.partition, record.offset
+        self._pending[key] = _Whole(version, publication, (record.partition, record.offset))
         self._pending_paths[path] = key
         self._pending_bytes += size
         return True
@@ -211,10 +218,9 @@ class Delivery:
 
     def let_go(self, partitions: AbstractSet[int]) -> None:
         """What is whole and has no name yet gets it where these partitions are now: their records are read there."""
-        gone = [key for key, (version, _) in self._pending.items() if version.first_offsets.keys() <= partitions]
+        gone = [key for key, whole in self._pending.items() if whole.version.first_offsets.keys() <= partitions]
         for key in gone:
-            _, publication = self._pending.pop(key)
-            self._ends.pop(key, None)
+            publication = self._pending.pop(key).publication
             self._pending_bytes -= publication.size
             if self._pending_paths.get(publication.path) == key:
                 del self._pending_paths[publication.path]
@@ -256,15 +262,18 @@ class Delivery:
 
     def _publish(self, positions: Mapping[int, int], open_versions: list[OpenVersion]) -> list[Delivered]:
         self._sink.sync([*self._pending, *self._dirty])
-        failed = self._sink.publish([publication for _, publication in self._pending.values()])
+        failed = self._sink.publish([whole.publication for whole in self._pending.values()])
         for key, error in failed.items():
-            version, publication = self._pending[key]
-            failure = self._failure(version, publication.path, self._ends.get(key), publication.digest)
+            whole = self._pending[key]
+            failure = self._failure(
+                whole.version, whole.publication.path, whole.record_at, found=whole.publication.digest
+            )
             self._sink.set_aside(key, error.message, failure)
             self._never(key, error)
         delivered = [
-            Delivered(version.key, p.path, p.size, version.digest or b"", version.order)
-            for version, p in self._pending.values()
+            Delivered(each.key, each.path, each.size, each.digest, whole.version.order)
+            for whole in self._pending.values()
+            for each in (whole.publication,)
         ]
         self._ledger.barrier(
             Barrier(
@@ -279,7 +288,6 @@ class Delivery:
         self._expiry.written()
         self._pending.clear()
         self._pending_paths.clear()
-        self._ends.clear()
         self._pending_bytes = 0
         self._same.clear()
         self._finished.clear()
@@ -288,8 +296,7 @@ class Delivery:
 
     def _never(self, key: VersionKey, error: OpenMSIStreamError) -> None:
         """The destination can never take this version under its name."""
-        _, publication = self._pending.pop(key)
-        self._ends.pop(key, None)
+        publication = self._pending.pop(key).publication
         if self._pending_paths[publication.path] == key:
             del self._pending_paths[publication.path]
         self._end(key)
@@ -322,8 +329,8 @@ class Delivery:
         key = self._pending_paths.get(path)
         if key is None:
             return self._same.get(path) or self._ledger.current(path)
-        version, publication = self._pending[key]
-        return Delivered(key, path, publication.size, version.digest or b"", version.order)
+        whole = self._pending[key]
+        return Delivered(key, path, whole.publication.size, whole.publication.digest, whole.version.order)
 
     def _is_same(self, current: Delivered, delivered: Delivered) -> bool:
         same = current.digest == delivered.digest and current.size == delivered.size
@@ -331,15 +338,15 @@ class Delivery:
 
     def _refuse(self, version: OpenVersion, path: str, record: Record) -> None:
         reason = "its bytes differ from the hash its sender gave"
-        failure = self._failure(version, path, (record.partition, record.offset), self._verifier.found)
+        failure = self._failure(version, path, (record.partition, record.offset), found=self._verifier.found)
         self._until_stored(lambda: self._sink.set_aside(version.key, reason, failure))
         self._end(version.key)
         self.totals.quarantined += 1
         self.totals.failed += 1
         self._events(Quarantined(self._topic, record.partition, record.offset, reason, path))
 
-    def _failure(self, version: OpenVersion, path: str, end: tuple[int, int] | None, found: bytes) -> Failure:
-        partition, offset = end or (None, None)
+    def _failure(self, version: OpenVersion, path: str, record_at: tuple[int, int], *, found: bytes) -> Failure:
+        partition, offset = record_at
         return Failure(
             self._topic,
             partition,

@@ -30,8 +30,6 @@ from openmsistream.pipeline.runner import Control, Every, Totals
 from openmsistream.pipeline.spread import Spread
 from openmsistream.ports import Clock, Consumer, DownloadLedger, Events, Record, Sink
 
-__all__ = ["Download", "DownloadSettings"]
-
 POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 0.25
 

@@ -58,7 +58,6 @@ class ParkedVersions:
         self._parked = {parked.path: parked for parked in ledger.open_versions()}
         self.outbox: deque[Abort] = deque()
         self.unanswered = 0
-        self._over = False
 
     def keep(self, parked: Parked) -> None:
         """This version may go on at the next try."""
@@ -118,15 +117,11 @@ class ParkedVersions:
         self.unanswered += 1
         self.outbox.append(Abort(parked.partition, key, value, parked.path, parked.version))
 
-    def told(self, abort: Abort, error: OpenMSIStreamError | None) -> None:
+    def told(self, abort: Abort, _offset: int, error: OpenMSIStreamError | None) -> None:
         """The broker answered; what it refused is tried again at the next start."""
         self.unanswered -= 1
-        if error is None and not self._over:
+        if error is None:
             self._ledger.drop_open(abort.path, abort.version)
-
-    def finish(self) -> None:
-        """The program ends, and the ledger with it: what is answered from now on is tried again at the next start."""
-        self._over = True
 
     def _cannot_go_on(self, parked: Parked, stat: Stat, now_ns: int) -> str:
         grew = parked.stat.size == GROWING_SIZE and stat.size > parked.acknowledged

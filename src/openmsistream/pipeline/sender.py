@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from openmsistream.core.events import FileProgress, FileSent, FileSkipped, FileStarted, Note
 from openmsistream.core.ids import RANDOM_BYTES, uuid7
@@ -16,12 +17,12 @@ from openmsistream.core.settle import Stat
 from openmsistream.errors import OpenMSIStreamError, SourceError, UnavailableError
 from openmsistream.pipeline.frames import Frame
 from openmsistream.pipeline.growing import GrowingFiles
-from openmsistream.pipeline.parked import Abort, ParkedVersions
+from openmsistream.pipeline.parked import ParkedVersions
 from openmsistream.pipeline.retries import Retries
 from openmsistream.pipeline.runner import Every, Totals
 from openmsistream.pipeline.sender_settings import SenderSettings
 from openmsistream.pipeline.sending import Sending, State
-from openmsistream.ports import Acknowledge, Clock, Events, FileReader, Producer, UploadLedger
+from openmsistream.ports import Clock, Events, FileReader, Producer, UploadLedger
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Acknowledged bytes between two commits of the ledger: what a kill may cost, besides what is on its way."""
@@ -178,7 +179,6 @@ class Sender:
     def finish(self) -> None:
         """Park what is not sent to its end, and make the ledger durable."""
         self._save()
-        self.parked.finish()
         for sending in (*self._active, *self._awaiting, *self.growing):
             if sending.state is not State.FAILED:
                 sending.fail(UnavailableError("stopped"))
@@ -258,7 +258,7 @@ class Sender:
             self._ledger.commit()
         while outbox:
             abort = outbox[0]
-            if not self._producer.produce(abort.partition, abort.key, abort.value, self._told(abort)):
+            if not self._producer.produce(abort.partition, abort.key, abort.value, partial(self.parked.told, abort)):
                 return False
             outbox.popleft()
         if not self._active:
@@ -371,9 +371,6 @@ class Sender:
         ):
             self._saved_bytes = acknowledged
             self._save()
-
-    def _told(self, abort: Abort) -> Acknowledge:
-        return lambda _, error: self.parked.told(abort, error)
 
     def _save(self) -> None:
         for sending in self._several:

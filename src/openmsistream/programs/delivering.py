@@ -17,14 +17,8 @@ from openmsistream.config.delivering import command_words
 from openmsistream.config.options_download import DownloadOptions
 from openmsistream.core.events import Event, FileDelivered, Note
 from openmsistream.core.names import Naming
-from openmsistream.core.selection import Selection
 from openmsistream.pipeline.runner import Control
 from openmsistream.ports import Events
-
-
-def selection_for(options: DownloadOptions) -> Selection:
-    """Which files of the topic are wanted."""
-    return Selection.for_download(options.download_regex, include=options.include, exclude=options.exclude)
 
 
 def rules_for(options: DownloadOptions) -> DeliveryRules:

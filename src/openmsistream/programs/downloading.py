@@ -6,36 +6,31 @@ has them; everything else is keyword-only.
 
 from __future__ import annotations
 
-import uuid
-from collections import deque
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openmsistream.adapters.clock import SystemClock
 from openmsistream.adapters.kafka.client import TopicInfo
 from openmsistream.adapters.kafka.consumer import KafkaConsumer
-from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
-from openmsistream.config.models import ProgramConfig, resolve_group_id
+from openmsistream.config.ini import Settings
+from openmsistream.config.models import ProgramConfig
 from openmsistream.config.options_download import DownloadOptions
-from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
 from openmsistream.core.heartbeat import Role
 from openmsistream.core.paths import WORK_FOLDER
-from openmsistream.pipeline.download import Download, DownloadSettings
+from openmsistream.pipeline.download import Download
+from openmsistream.pipeline.download_settings import DownloadSettings
 from openmsistream.pipeline.expiry import ExpirySettings
 from openmsistream.pipeline.runner import Control, Totals
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
-from openmsistream.programs.delivering import announced, selection_for
+from openmsistream.programs.delivering import announced
 from openmsistream.programs.legacy import modern, refuse_type
-from openmsistream.programs.setup import PATIENCE_SECONDS, ledger_file, load_config, reach
-from openmsistream.programs.telemetry import LogLines, Telemetry, telemetry
-
-RECENT_PATHS = 50
-
-
-def _ignore(event: Event) -> None:
-    """Nobody listens."""
+from openmsistream.programs.reading import ignore, open_ledger, read_topic, selection_for, summary
+from openmsistream.programs.setup import ledger_file, load_config
+from openmsistream.programs.telemetry import LogLines, telemetry
 
 
 class DataFileDownloadDirectory:
@@ -63,7 +58,7 @@ class DataFileDownloadDirectory:
         datafile_type: type | None = None,
         filepath_regex: str | None = None,
         *,
-        events: Events = _ignore,
+        events: Events = ignore,
         **options: Any,
     ) -> None:
         refuse_type(datafile_type, ())
@@ -89,20 +84,7 @@ class DataFileDownloadDirectory:
         Raises:
             As ``download``.
         """
-        recent: deque[Path] = deque(maxlen=RECENT_PATHS)
-
-        def events(event: Event) -> None:
-            if isinstance(event, FileDelivered):
-                recent.append(Path(event.path))
-            self._events(event)
-
-        done = download(self._options, self._config, events, self.control)
-        return (
-            done.totals.records,
-            done.totals.records - done.totals.quarantined,
-            done.totals.files,
-            list(recent),
-        )
+        return summary(lambda events: download(self._options, self._config, events, self.control), self._events)
 
 
 def download(
@@ -129,61 +111,37 @@ def download(
     """
     with telemetry(options, config, Role.DOWNLOAD, events, SystemClock(), lines) as observe:
         control.each_turn.append(observe.deliver)
-        return _download(options, config, observe, control)
+        flow = partial(_flow, options, observe, control)
+        return read_topic(options, config, str(options.output_dir), observe, control, flow)
 
 
-def _download(options: DownloadOptions, config: ProgramConfig, events: Telemetry, control: Control) -> Download:
-    group = resolve_group_id(options.group_id(config.consumer.group_id), lambda: f"openmsistream-{uuid.uuid4()}")
-    settings = config.consumer.settings.replaced({"group.id": group})
-    totals, patience = Totals(), None if options.until_idle is None else PATIENCE_SECONDS
-    events.count(
-        lambda: {
-            "n_messages_read": totals.records,
-            "n_messages_processed": totals.handled,
-            "n_bytes_read": totals.record_bytes,
-            "n_bytes_processed": totals.handled_bytes,
-        }
-    )
-    started = False
-    while True:
-        topic = reach(settings, options.topic, events, control, patience)
-        with (
-            announced(options, topic.name, _file(options, "calls", topic), events, control) as announcing,
-            closing(announcing.sink(options)) as sink,
-            closing(_ledger(options, topic, events)) as ledger,
-        ):
-            flow = Download(
-                topic.name,
-                KafkaConsumer(settings, topic, events),
-                sink,
-                ledger,
-                selection_for(options),
-                SystemClock(),
-                announcing,
-                control,
-                DownloadSettings(
-                    expiry=ExpirySettings(seconds=options.expire_after),
-                    until_idle_seconds=options.until_idle,
-                    naming=sink.naming,
-                    alive_seconds=options.update_seconds,
-                    topic_id=topic.identity,
-                ),
-                totals,
-            )
-            if not started:
-                servers = settings.get("bootstrap.servers", "")
-                events(ProgramStarted("download", topic.name, str(options.output_dir), servers))
-                started = True
-            flow.run()
-        if not flow.anew:
-            return flow
-
-
-def _ledger(options: DownloadOptions, topic: TopicInfo, events: Events) -> SqliteDownloadLedger:
-    ledger = SqliteDownloadLedger(_file(options, "download", topic), topic.identity)
-    if ledger.topic_changed:
-        events(Note(f"topic {topic.name} was deleted and made again: it is read from its beginning"))
-    return ledger
+@contextmanager
+def _flow(
+    options: DownloadOptions, events: Events, control: Control, topic: TopicInfo, settings: Settings, totals: Totals
+) -> Iterator[Download]:
+    with (
+        announced(options, topic.name, _file(options, "calls", topic), events, control) as announcing,
+        closing(announcing.sink(options)) as sink,
+        closing(open_ledger(_file(options, "download", topic), topic, events)) as ledger,
+    ):
+        yield Download(
+            topic.name,
+            KafkaConsumer(settings, topic, events),
+            sink,
+            ledger,
+            selection_for(options),
+            SystemClock(),
+            announcing,
+            control,
+            DownloadSettings(
+                expiry=ExpirySettings(seconds=options.expire_after),
+                until_idle_seconds=options.until_idle,
+                naming=sink.naming,
+                alive_seconds=options.update_seconds,
+                topic_id=topic.identity,
+            ),
+            totals,
+        )
 
 
 def _file(options: DownloadOptions, kind: str, topic: TopicInfo) -> Path:

@@ -7,8 +7,6 @@ them; everything else is keyword-only. Its ledger and work folder stand in the s
 from __future__ import annotations
 
 import os
-import uuid
-from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -21,13 +19,12 @@ from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.kafka.client import TopicInfo
 from openmsistream.adapters.kafka.consumer import KafkaConsumer
 from openmsistream.adapters.s3 import require_boto3
-from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
-from openmsistream.config.models import ProgramConfig, resolve_group_id
+from openmsistream.config.ini import Settings
+from openmsistream.config.models import ProgramConfig
 from openmsistream.config.options_s3 import S3Options, connection, defaults_from_file
 from openmsistream.config.s3 import S3Access, s3_access
-from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
+from openmsistream.core.events import Note
 from openmsistream.core.heartbeat import Role
-from openmsistream.core.selection import Selection
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import ConfigError, StorageError
 from openmsistream.pipeline.delivery import BarrierSettings, final_path
@@ -38,18 +35,14 @@ from openmsistream.pipeline.runner import Control, Totals
 from openmsistream.ports import Events, Sink
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.legacy import modern
-from openmsistream.programs.setup import PATIENCE_SECONDS, load_config, reach, state_folder
-from openmsistream.programs.telemetry import LogLines, Telemetry, telemetry
+from openmsistream.programs.reading import ignore, open_ledger, read_topic, selection_for, summary
+from openmsistream.programs.setup import load_config, state_folder
+from openmsistream.programs.telemetry import LogLines, telemetry
 
 if TYPE_CHECKING:
     from openmsistream.adapters.s3.sink import About, S3Sink
 
-RECENT_PATHS = 50
 _PROBE = ".openmsistream-may-we-write"
-
-
-def _ignore(event: Event) -> None:
-    """Nobody listens."""
 
 
 class S3TransferStreamProcessor:
@@ -75,7 +68,7 @@ class S3TransferStreamProcessor:
         topic_name: str,
         filepath_regex: str | None = None,
         *,
-        events: Events = _ignore,
+        events: Events = ignore,
         **options: Any,
     ) -> None:
         self._options = S3Options(
@@ -100,15 +93,7 @@ class S3TransferStreamProcessor:
         Raises:
             As ``to_s3``.
         """
-        recent: deque[Path] = deque(maxlen=RECENT_PATHS)
-
-        def events(event: Event) -> None:
-            if isinstance(event, FileDelivered):
-                recent.append(Path(event.path))
-            self._events(event)
-
-        done = to_s3(self._options, self._config, events, self.control).totals
-        return done.records, done.records - done.quarantined, done.files, list(recent)
+        return summary(lambda events: to_s3(self._options, self._config, events, self.control), self._events)
 
     def close(self) -> None:
         """There is nothing left to close; 1.x's programs call it."""
@@ -155,7 +140,8 @@ def to_s3(
     access = s3_access(connection(config.s3), os.environ)
     with telemetry(options, config, Role.DOWNLOAD, events, SystemClock(), lines) as observe:
         control.each_turn.append(observe.deliver)
-        return _deliver(options, config, access, observe, control)
+        where = f"bucket {options.bucket_name} at {access.shown}"
+        return read_topic(options, config, where, observe, control, partial(_flow, options, access, observe, control))
 
 
 def set_abort_rule(options: S3Options, config: ProgramConfig, days: int) -> str:
@@ -178,56 +164,42 @@ def set_abort_rule(options: S3Options, config: ProgramConfig, days: int) -> str:
         return f"{bucket.where}: unfinished uploads are removed {days} days after they were begun"
 
 
-def _deliver(
-    options: S3Options, config: ProgramConfig, access: S3Access, events: Telemetry, control: Control
-) -> Download:
-    group = resolve_group_id(options.group_id(config.consumer.group_id), lambda: f"openmsistream-{uuid.uuid4()}")
-    settings = config.consumer.settings.replaced({"group.id": group})
-    totals, patience = Totals(), None if options.until_idle is None else PATIENCE_SECONDS
-    events.count(
-        lambda: {
-            "n_messages_read": totals.records,
-            "n_messages_processed": totals.handled,
-            "n_bytes_read": totals.record_bytes,
-            "n_bytes_processed": totals.handled_bytes,
-        }
-    )
-    started = False
-    while True:
-        topic = reach(settings, options.topic, events, control, patience)
-        work = _work_folder(options, access, topic)
-        with (
-            _sinks(options, access, topic, work, events) as (bucket, sink),
-            closing(SqliteDownloadLedger(work / "download.sqlite", topic.identity)) as ledger,
-        ):
-            if ledger.topic_changed:
-                events(Note(f"topic {topic.name} was deleted and made again: it is read from its beginning"))
-            flow = Download(
-                topic.name,
-                KafkaConsumer(settings, topic, events),
-                sink,
-                ledger,
-                Selection.for_download(options.download_regex, include=options.include, exclude=options.exclude),
-                SystemClock(),
-                events,
-                control,
-                DownloadSettings(
-                    barrier=BarrierSettings(files=1000, seconds=0.5, look_first=False),
-                    expiry=ExpirySettings(seconds=options.expire_after),
-                    until_idle_seconds=options.until_idle,
-                    alive_seconds=options.update_seconds,
-                    topic_id=topic.identity,
-                ),
-                totals,
-            )
-            bucket.describe = partial(_described, flow)
-            if not started:
-                where = f"bucket {options.bucket_name} at {access.shown}"
-                events(ProgramStarted("download", topic.name, where, settings.get("bootstrap.servers", "")))
-                started = True
-            flow.run()
-        if not flow.anew:
-            return flow
+@contextmanager
+def _flow(
+    options: S3Options,
+    access: S3Access,
+    events: Events,
+    control: Control,
+    topic: TopicInfo,
+    settings: Settings,
+    totals: Totals,
+) -> Iterator[Download]:
+    work = _work_folder(options, access, topic)
+    with (
+        _sinks(options, access, topic, work, events) as (bucket, sink),
+        closing(open_ledger(work / "download.sqlite", topic, events)) as ledger,
+    ):
+        flow = Download(
+            topic.name,
+            KafkaConsumer(settings, topic, events),
+            sink,
+            ledger,
+            selection_for(options),
+            SystemClock(),
+            events,
+            control,
+            DownloadSettings(
+                # Small files wait for it in memory.
+                barrier=BarrierSettings(files=1000, seconds=0.5, look_first=False),
+                expiry=ExpirySettings(seconds=options.expire_after),
+                until_idle_seconds=options.until_idle,
+                alive_seconds=options.update_seconds,
+                topic_id=topic.identity,
+            ),
+            totals,
+        )
+        bucket.describe = partial(_described, flow)
+        yield flow
 
 
 def _described(flow: Download, key: VersionKey) -> About | None:

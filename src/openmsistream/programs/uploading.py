@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -348,13 +348,14 @@ def _connected(
     patience_seconds: float | None,
 ) -> Iterator[tuple[TopicInfo, KafkaProducer, SqliteUploadLedger]]:
     """The topic, once the broker told what it is, with a producer for it and the ledger."""
-    with ExitStack() as stack:
+    with ExitStack() as until_connected:
         producer = KafkaProducer(settings, topic_name, events)  # first: it connects while the broker is asked
-        stack.callback(producer.close)
+        until_connected.callback(producer.close)
         topic = reach(settings, topic_name, events, control, patience_seconds)
         producer.attach(topic)
         ledger = ledger_for(topic)
-        stack.callback(ledger.close)
+        connected = until_connected.pop_all()
+    with closing(ledger), connected:  # what the broker still answers at the end goes into the ledger
         yield topic, producer, ledger
 
 

@@ -1,0 +1,119 @@
+"""What the programs that read a topic have in common: from the name of their group to the end of the flow.
+
+Where whole files go, and which adapters that takes, each of them chooses itself.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from openmsistream.adapters.kafka.client import TopicInfo
+from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
+from openmsistream.config.ini import Settings
+from openmsistream.config.models import ProgramConfig, resolve_group_id
+from openmsistream.config.options_download import DownloadOptions
+from openmsistream.config.options_s3 import S3Options
+from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
+from openmsistream.core.selection import Selection
+from openmsistream.pipeline.download import Download
+from openmsistream.pipeline.runner import Control, Totals
+from openmsistream.ports import Events
+from openmsistream.programs.setup import PATIENCE_SECONDS, reach
+from openmsistream.programs.telemetry import Telemetry
+
+RECENT_PATHS = 50
+
+Options = DownloadOptions | S3Options
+Flow = Callable[[TopicInfo, Settings, Totals], AbstractContextManager[Download]]
+"""Makes the flow for a topic, with everything it needs, from the consumer's settings; ``Totals`` go on over flows."""
+
+
+def ignore(event: Event) -> None:
+    """Nobody listens."""
+
+
+def selection_for(options: Options) -> Selection:
+    """Which files of the topic are wanted."""
+    return Selection.for_download(options.download_regex, include=options.include, exclude=options.exclude)
+
+
+def open_ledger(path: Path, topic: TopicInfo, events: Events) -> SqliteDownloadLedger:
+    """
+    The ledger at ``path``; told when it is about an earlier topic of that name.
+
+    Raises:
+        ConfigError, StorageError: As ``SqliteDownloadLedger``.
+    """
+    ledger = SqliteDownloadLedger(path, topic.identity)
+    if ledger.topic_changed:
+        events(Note(f"topic {topic.name} was deleted and made again: it is read from its beginning"))
+    return ledger
+
+
+def read_topic(
+    options: Options, config: ProgramConfig, where: str, events: Telemetry, control: Control, flow: Flow
+) -> Download:
+    """
+    Run flows until told to stop or idle for ``until_idle`` seconds; a new one where the last could not go on.
+
+    Args:
+        options: The program's.
+        config: The broker and how to talk to it.
+        where: Where the files go, for people.
+        events: Told when it started.
+        control: Asked whether to stop.
+        flow: See ``Flow``.
+
+    Returns:
+        The last flow, ended.
+
+    Raises:
+        As ``reach``, ``flow`` and ``Download.run``.
+    """
+    group = resolve_group_id(options.group_id(config.consumer.group_id), lambda: f"openmsistream-{uuid.uuid4()}")
+    settings = config.consumer.settings.replaced({"group.id": group})
+    totals, patience = Totals(), None if options.until_idle is None else PATIENCE_SECONDS
+    events.count(
+        lambda: {
+            "n_messages_read": totals.records,
+            "n_messages_processed": totals.handled,
+            "n_bytes_read": totals.record_bytes,
+            "n_bytes_processed": totals.handled_bytes,
+        }
+    )
+    started = False
+    while True:
+        topic = reach(settings, options.topic, events, control, patience)
+        with flow(topic, settings, totals) as running:
+            if not started:
+                events(ProgramStarted("download", topic.name, where, settings.get("bootstrap.servers", "")))
+                started = True
+            running.run()
+        if not running.anew:
+            return running
+
+
+def summary(run: Callable[[Events], Download], events: Events) -> tuple[int, int, int, list[Path]]:
+    """
+    Run a program as 1.x's classes do.
+
+    Args:
+        run: Runs it, with events.
+        events: Called with all of them.
+
+    Returns:
+        Records read, records handled, files delivered, and up to 50 relative paths delivered last.
+    """
+    recent: deque[Path] = deque(maxlen=RECENT_PATHS)
+
+    def note(event: Event) -> None:
+        if isinstance(event, FileDelivered):
+            recent.append(Path(event.path))
+        events(event)
+
+    done = run(note).totals
+    return done.records, done.records - done.quarantined, done.files, list(recent)
