@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import pytest
@@ -174,6 +175,10 @@ class ConsumerSuite(ABC):
     @abstractmethod
     def send(self, *values: bytes, partition: int = 0) -> None: ...
 
+    @abstractmethod
+    def elsewhere(self, consumer: Consumer, owner: Starts) -> AbstractContextManager[None]:
+        """Within it, another member of the group has one or more of the two partitions."""
+
     def read(self, consumer: Consumer, count: int) -> list[Record]:
         records: list[Record] = []
 
@@ -248,6 +253,19 @@ class ConsumerSuite(ABC):
         assert owner.owned == {0, 1}
         consumer.resume()
         assert [r.offset for r in self.read(consumer, 2)] == [1, 2]
+        consumer.close()
+
+    def test_a_partition_that_goes_while_it_is_paused_is_read_when_it_comes_again(self):
+        consumer, owner = self.make(), Starts()
+        consumer.subscribe(owner)
+        wait_until(lambda: owner.owned == {0, 1}, lambda: consumer.poll(0.1))
+        consumer.pause()
+        with self.elsewhere(consumer, owner):
+            consumer.resume()
+        wait_until(lambda: owner.owned == {0, 1}, lambda: consumer.poll(0.1))
+        self.send(b"0")
+        self.send(b"1", partition=1)
+        assert {record.value for record in self.read(consumer, 2)} == {b"0", b"1"}
         consumer.close()
 
     def test_a_commit_that_nobody_waits_for_arrives_all_the_same(self):

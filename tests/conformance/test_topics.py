@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
 import pytest
 
 from openmsistream.adapters.clock import SystemClock
@@ -54,12 +58,20 @@ class TestMemoryConsumer(ConsumerSuite):
     def _topic(self):
         self.topic = MemoryTopic(2)
 
-    def make(self, group: str = "group") -> Consumer:
+    def make(self, group: str = "group") -> MemoryConsumer:
         return MemoryConsumer(self.topic, group)
 
     def send(self, *values: bytes, partition: int = 0) -> None:
         for value in values:
             self.topic.append(value, partition=partition)
+
+    @contextmanager
+    def elsewhere(self, consumer: Consumer, owner: Starts) -> Iterator[None]:
+        assert isinstance(consumer, MemoryConsumer)
+        consumer.revoke([1])
+        consumer.poll(0.1)
+        yield
+        consumer.assign([1])
 
 
 def settings_for(broker: LocalBroker, defaults: dict[str, str], **extra: str) -> Settings:
@@ -80,11 +92,11 @@ class OnBroker:
         producer.attach(self.info)
         return producer
 
-    def make_consumer(self, group: str) -> KafkaConsumer:
+    def make_consumer(self, group: str, **extra: str) -> KafkaConsumer:
         settings = settings_for(
             self.broker,
             consumer_defaults(),
-            **{"group.id": f"{self.info.name}-{group}", "auto.offset.reset": "earliest"},
+            **{"group.id": f"{self.info.name}-{group}", "auto.offset.reset": "earliest", **extra},
         )
         return KafkaConsumer(settings, self.info, lambda _: None)
 
@@ -108,8 +120,23 @@ class TestKafkaProducer(OnBroker, ProducerSuite):
 
 
 class TestKafkaConsumer(OnBroker, ConsumerSuite):
+    protocol: ClassVar[dict[str, str]] = {"group.protocol": "classic"}
+
     def make(self, group: str = "group") -> Consumer:
-        return self.make_consumer(group)
+        return self.make_consumer(group, **self.protocol)
+
+    @contextmanager
+    def elsewhere(self, consumer: Consumer, owner: Starts) -> Iterator[None]:
+        other, others = self.make(), Starts()
+        other.subscribe(others)
+
+        def both() -> None:
+            consumer.poll(0.05)
+            other.poll(0.05)
+
+        wait_until(lambda: bool(others.owned) and len(owner.owned) == 1, both)
+        yield
+        other.close()
 
     def send(self, *values: bytes, partition: int = 0) -> None:
         producer, done = self.make_producer(), list[int]()
@@ -117,3 +144,7 @@ class TestKafkaConsumer(OnBroker, ConsumerSuite):
             producer.produce(partition, b"k", value, lambda offset, _: done.append(offset))
         wait_until(lambda: len(done) == len(values), lambda: producer.poll(0.1))
         producer.close()
+
+
+class TestKafkaConsumerOfTheNewProtocol(TestKafkaConsumer):
+    protocol: ClassVar[dict[str, str]] = {"group.protocol": "consumer"}

@@ -237,8 +237,8 @@ class KafkaConsumer:
             consumer.incremental_assign(placed)
         else:
             consumer.assign(placed)
-        if self._paused:
-            consumer.pause(placed)
+        # librdkafka remembers a pause of a partition that goes away and comes again (seen with 2.16).
+        (consumer.pause if self._paused else consumer.resume)(placed)
 
     def _first(self, partition: int, start: int | None) -> int:
         if start is not None:
