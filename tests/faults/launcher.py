@@ -162,6 +162,20 @@ def never_lose_count() -> None:
     exchange(HintBox, "lost_count", lambda _: None)
 
 
+def sync_once_more() -> None:
+    """What could not be synced is synced again, and believed then."""
+    from openmsistream.adapters.filesystem.sink import FolderSink
+    from openmsistream.errors import BytesLostError, StorageError
+
+    def sync(self: FolderSink, keys: Any) -> None:
+        try:
+            original(self, keys)
+        except BytesLostError as error:
+            raise StorageError(error.message) from error
+
+    original = exchange(FolderSink, "sync", sync)
+
+
 def trust_files() -> None:
     """The uploader never looks whether a file changed while it was read."""
     from openmsistream.adapters.filesystem.reading import OpenDiskFile
@@ -190,6 +204,7 @@ CHANGES: dict[str, Callable[[], None]] = {
         ledger_refuses_twice,
         never_lose_count,
         never_read_again,
+        sync_once_more,
         trust_files,
         trust_paths,
         write_in_place,

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,60 +14,16 @@ from blake3 import blake3
 
 from openmsistream.adapters.filesystem import durable
 from openmsistream.adapters.filesystem.partials import OPEN_FILES
-from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing, owner_ids
+from openmsistream.adapters.filesystem.rules import Existing, owner_ids
 from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.filesystem.spelling import Spelling, folds
-from openmsistream.adapters.hook import DeliveredHook, HookSettings
 from openmsistream.core.chunk import HashName
-from openmsistream.core.events import Event, FileDelivered, Note
 from openmsistream.core.names import NameRule, Naming
-from openmsistream.core.versions import VersionKey
-from openmsistream.errors import BytesLostError, ConfigError, DeliveryError, ProtocolError, StorageError
-from openmsistream.ports import Publication
-from tests.faults.support import eventually
+from openmsistream.errors import ConfigError, DeliveryError, ProtocolError
+from tests.integration.delivered import NAMED, deliver, sink_on, version, visible, write
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions and owners")
 as_root = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root may give files away")
-NAMED = 1_769_881_501_000_000_000  # 2026-01-31 17:45:01 UTC
-
-
-def version(path: str, data: bytes, number: int = 1, mtime_ns: int | None = NAMED) -> tuple[Publication, bytes]:
-    key = VersionKey(path, bytes([number]) * 16)
-    return Publication(key, path, len(data), mtime_ns, blake3(data).digest()), data
-
-
-def write(sink: FolderSink, *versions: tuple[Publication, bytes]) -> list[Publication]:
-    for publication, data in versions:
-        sink.write(publication.key, 0, data)
-    sink.sync([publication.key for publication, _ in versions])
-    return [publication for publication, _ in versions]
-
-
-def deliver(sink: FolderSink, *versions: tuple[Publication, bytes]) -> list[str]:
-    """Where they stand; fails when one of them cannot be delivered."""
-    batch = write(sink, *versions)
-    assert sink.publish(batch) == {}
-    return [Path(sink.where(p.key)).relative_to(sink.root).as_posix() for p in batch]
-
-
-def visible(root: Path) -> dict[str, bytes]:
-    files = {file.relative_to(root).as_posix(): file for file in root.rglob("*") if file.is_file()}
-    return {path: file.read_bytes() for path, file in files.items() if not path.startswith(".openmsistream/")}
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
-@contextmanager
-def sink_on(root: Path, *, by_descriptor: bool = True, **rules: object) -> Iterator[FolderSink]:
-    made = FolderSink(root, by_descriptor=by_descriptor and os.name != "nt", rules=DeliveryRules(**rules))  # type: ignore[arg-type]
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 # -- existing files -----------------------------------------------------------------------------------------------
@@ -332,237 +283,3 @@ def test_a_folder_that_tells_case_apart_is_recognised(root: Path):
     with sink_on(root):
         (root / "probe").write_bytes(b"")
         assert folds(root) == (root / "PROBE").exists()
-
-
-# -- partial files that somebody removes --------------------------------------------------------------------------
-
-
-def partials(root: Path) -> list[Path]:
-    return list((root / ".openmsistream" / "partial").iterdir())
-
-
-def test_a_lost_partial_file_is_told_and_never_taken_for_delivered(root: Path):
-    """Also where another file of that size stands under the name; the others of its batch are delivered."""
-    (root / "a").write_bytes(b"else")
-    with sink_on(root) as sink:
-        (lost,) = write(sink, version("a", b"data"))
-        for file in partials(root):
-            file.unlink()
-        (fine,) = write(sink, version("b", b"fine", 2))
-        with pytest.raises(BytesLostError, match="'a' was removed or cut") as told:
-            sink.publish([lost, fine])
-        assert list(told.value.keys) == [lost.key]
-        assert visible(root) == {"a": b"else", "b": b"fine"}
-
-        sink.discard(lost.key)
-        sink.write(lost.key, 0, b"data")
-        assert sink.publish([lost, fine]) == {}
-    assert visible(root) == {"a": b"data", "b": b"fine"}
-
-
-def test_what_was_received_of_a_lost_file_is_not_taken_for_written_when_more_of_it_comes(root: Path):
-    """A new empty file in its place would be a file with a hole."""
-    with sink_on(root) as sink:
-        first = version("a", b"data")[0]
-        sink.write(first.key, 0, b"da")
-        for file in partials(root):
-            file.unlink()
-        for number in range(2, OPEN_FILES + 2):
-            sink.write(version(str(number), b"x", number)[0].key, 0, b"x")
-        with pytest.raises(BytesLostError):
-            sink.write(first.key, 2, b"ta")
-        with pytest.raises(BytesLostError):
-            list(sink.read(first.key, 0, 2))
-
-
-def test_a_partial_file_that_was_cut_is_told(root: Path):
-    """It ends before the bytes that were written."""
-    with sink_on(root) as sink:
-        (one,) = write(sink, version("a", b"data"))
-        os.truncate(partials(root)[0], 2)
-        with pytest.raises(BytesLostError):
-            list(sink.read(one.key, 0, 4))
-
-
-def test_new_files_come_in_when_the_folder_of_partial_files_was_removed(root: Path):
-    """It is made again, unless the whole work folder is gone: the disk may not be mounted any more."""
-    with sink_on(root) as sink:
-        (root / ".openmsistream" / "partial").rmdir()
-        deliver(sink, version("a", b"1"))
-        assert visible(root) == {"a": b"1"}
-
-        shutil.rmtree(root / ".openmsistream")
-        with pytest.raises(StorageError, match="cannot be written") as told:
-            sink.write(version("b", b"2", 2)[0].key, 0, b"2")
-        assert not isinstance(told.value, BytesLostError)
-        assert not (root / ".openmsistream").exists()
-
-
-# -- the command for each delivered file --------------------------------------------------------------------------
-
-TELLS = """
-import json, os, sys
-with open(sys.argv[1], "a", encoding="utf-8") as file:
-    names = ("OMS_PATH", "OMS_RELATIVE_PATH", "OMS_SIZE", "OMS_DIGEST", "OMS_TOPIC")
-    file.write(json.dumps({"arguments": sys.argv[2:], **{name: os.environ[name] for name in names}}) + "\\n")
-"""
-
-
-def hook_of(
-    words: list[str], journal: Path, told: Callable[[Event], None] = lambda _: None, **more: object
-) -> DeliveredHook:
-    settings = HookSettings(words, "xrd", retry_seconds=0.01)
-    return DeliveredHook(replace(settings, **more), journal, told)  # type: ignore[arg-type]
-
-
-def python(code: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-c", code, *map(str, arguments)]
-
-
-def delivered(root: Path, name: str = "a.csv", data: bytes = b"data") -> FileDelivered:
-    (root / name).write_bytes(data)
-    return FileDelivered(name, len(data), 0.1, blake3(data).hexdigest(), str(root / name))
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def test_the_command_gets_the_file_as_arguments_and_environment_and_no_shell_sees_it(root: Path, tmp_path: Path):
-    """Placeholders anywhere in a word; whatever a file is called."""
-    name = "a b;touch $(x) 'µ'.csv"
-    log = tmp_path / "log"
-    hook = hook_of(python(TELLS, log, "{path}", "n={name}:{size}", "{digest}", "{other}"), tmp_path / "j.sqlite")
-    event = delivered(root, name)
-    hook.take(event)
-    hook.close(drain=lambda: True)
-
-    (line,) = lines(log)
-    assert json.loads(line) == {
-        "arguments": [event.file, f"n={name}:4", event.digest, "{other}"],
-        "OMS_PATH": event.file,
-        "OMS_RELATIVE_PATH": name,
-        "OMS_SIZE": "4",
-        "OMS_DIGEST": event.digest,
-        "OMS_TOPIC": "xrd",
-    }
-
-
-def test_a_command_that_fails_is_told_tried_again_and_given_up(root: Path, tmp_path: Path):
-    """With exit code and the last line it said; the other files' calls are made."""
-    told: list[Event] = []
-    code = "import sys; print('first', 'last', sep='\\n', file=sys.stderr) or sys.exit(3 * ('bad' in sys.argv[1]))"
-    hook = hook_of(python(code, "{name}"), tmp_path / "j.sqlite", told.append)
-    hook.take(delivered(root, "bad.csv"))
-    hook.take(delivered(root, "good.csv"))
-    hook.close(drain=lambda: True)
-
-    texts = [event.text for event in told if isinstance(event, Note)]
-    assert texts == [
-        f"bad.csv: the command of --on-delivered ended with exit code 3: last ({what})"
-        for what in ("try 1 of 3", "try 2 of 3", "it is not tried again")
-    ]
-    again = hook_of(python(code, "{name}"), tmp_path / "j.sqlite", told.append)
-    again.recover(lambda _: "")
-    again.close(drain=lambda: True)
-    assert len(told) == 3
-
-
-def test_a_command_that_works_at_the_second_try_is_done(root: Path, tmp_path: Path):
-    """Nothing more is said then."""
-    told: list[Event] = []
-    code = "import os, sys; os.path.exists(sys.argv[1]) or (open(sys.argv[1], 'w').close(), sys.exit(1))"
-    hook = hook_of(python(code, tmp_path / "been here"), tmp_path / "j.sqlite", told.append)
-    hook.take(delivered(root))
-    hook.close(drain=lambda: True)
-    assert len(told) == 1
-
-
-@posix
-def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(root: Path, tmp_path: Path):
-    """Also a program that it left behind."""
-    told: list[Event] = []
-    pid = tmp_path / "pid"
-    words = ["sh", "-c", f"sleep 600 & echo $! > '{pid}'; wait"]
-    hook = hook_of(words, tmp_path / "j.sqlite", told.append, seconds=0.5, tries=1)
-    hook.take(delivered(root))
-    hook.close(drain=lambda: True)
-    (note,) = told
-    assert isinstance(note, Note)
-    assert "took longer than 0.5 s and was ended" in note.text
-    child = Path("/proc") / pid.read_text().strip() / "stat"
-    if sys.platform == "linux":
-        eventually(lambda: not child.exists() or child.read_text().split()[2] == "Z", "the child ended")
-
-
-def test_no_more_commands_run_at_once_than_allowed_and_the_loop_never_waits(root: Path, tmp_path: Path):
-    """However many files come; all calls are made."""
-    log = tmp_path / "log"
-    code = "import sys, time; f = open(sys.argv[1], 'a'); f.write('+\\n'); f.flush(); time.sleep(.05); f.write('-\\n')"
-    hook = hook_of(python(code, log), tmp_path / "j.sqlite", parallel=2)
-    for number in range(12):
-        hook.take(delivered(root, f"{number}.csv"))
-    hook.turn()
-    assert len(lines(log)) < 24
-    hook.close(drain=lambda: True)
-
-    running, most = 0, 0
-    for line in lines(log):
-        running += 1 if line == "+" else -1
-        most = max(most, running)
-    assert (len(lines(log)), running) == (24, 0)
-    assert 1 <= most <= 2
-
-
-def test_calls_that_a_stop_leaves_over_are_made_at_the_next_start(root: Path, tmp_path: Path):
-    """At least once: what ran when it was ended runs again, unless its file is gone by then."""
-    log, gate = tmp_path / "log", tmp_path / "gate"
-    code = (
-        "import os, sys, time\n"
-        "open(sys.argv[1], 'a').write(sys.argv[3] + '\\n')\n"
-        "while not os.path.exists(sys.argv[2]): time.sleep(.01)\n"
-    )
-    words = python(code, log, gate, "{name}")
-    hook = hook_of(words, tmp_path / "j.sqlite", parallel=1, shutdown_seconds=0.1)
-    for name in ("a", "b", "c"):
-        hook.take(delivered(root, name))
-    eventually(lambda: hook.turn() or lines(log) == ["a"], "the first runs")
-    hook.close(drain=lambda: False)
-    (root / "b").unlink()
-
-    gate.touch()
-    told: list[Event] = []
-    again = hook_of(words, tmp_path / "j.sqlite", told.append, parallel=1)
-    again.recover(lambda _: "")
-    again.close(drain=lambda: True)
-    assert lines(log) == ["a", "a", "c"]
-    assert [event.text for event in told if isinstance(event, Note)] == [
-        "--on-delivered: 2 calls of an earlier run are made now"
-    ]
-
-
-@pytest.mark.parametrize("mode", list(Existing))
-def test_no_call_is_lost_when_a_kill_comes_right_after_a_file_got_its_name(root: Path, tmp_path: Path, mode: Existing):
-    """It was announced before, and at the next start its bytes show that it stands; what does not is forgotten."""
-    log = tmp_path / "log"
-    words = python(TELLS, log)
-    hook = hook_of(words, tmp_path / "j.sqlite")
-    sink = FolderSink(root, rules=DeliveryRules(existing=mode), announce=hook.announce)
-    old, new, refused = version("a", b"old!"), version("b", b"new!", 2), version("nul", b"never", 3)
-    assert list(sink.publish(write(sink, old, new, refused))) == [refused[0].key]
-    sink.close()
-    hook.close(drain=lambda: True)
-    assert lines(log) == []
-
-    hook = hook_of(words, tmp_path / "j.sqlite")
-    sink = FolderSink(root, rules=DeliveryRules(existing=mode))
-    hook.recover(lambda each: sink.standing(each, each.hash_name, each.digest))
-    sink.close()
-    hook.close(drain=lambda: True)
-    assert sorted(json.loads(line)["OMS_PATH"] for line in lines(log)) == [str(root / "a"), str(root / "b")]
-
-
-def test_a_program_that_is_not_there_is_an_error_at_the_start(tmp_path: Path):
-    """And not one for each file."""
-    with pytest.raises(ConfigError, match="'no-such-program-here' is no program"):
-        hook_of(["no-such-program-here", "{path}"], tmp_path / "j.sqlite")

@@ -10,7 +10,7 @@ from blake3 import blake3
 from openmsistream.adapters.memory import MemoryConsumer, MemoryTopic
 from openmsistream.core.events import FileDelivered, FileSuperseded, Gap, Quarantined, StorageBack, StoragePaused
 from openmsistream.core.selection import Selection
-from openmsistream.errors import StorageError, UnavailableError
+from openmsistream.errors import BytesLostError, StorageError, UnavailableError
 from openmsistream.ports import Record
 from tests.pipeline.hosts import SETTINGS, Host
 from tests.pipeline.material import v1_records, v2_abort, v2_key, v2_records
@@ -164,6 +164,34 @@ def test_an_open_version_survives_its_partition_going_and_coming_back_with_barri
     host.settle()
 
     assert host.sink.files == {"a": DATA, "other": b"x"}
+
+
+def test_bytes_that_are_lost_while_a_partition_goes_are_not_believed_in_with_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Who syncs once more is told that all is well: nothing is delivered before it was read again."""
+    topic = MemoryTopic(2)
+    host = Host(topic)
+    send(topic, *v2_records("a", DATA, 1)[:2], partition=0)
+    send(topic, *v2_records("b", DATA, 2)[:2], partition=1)
+    host.settle()
+    send(topic, v2_records("a", DATA, 1)[2], partition=0)
+    send(topic, v2_records("b", DATA, 2)[2], partition=1)
+
+    def refuse(_: object) -> None:
+        monkeypatch.undo()
+        raise BytesLostError("the disk did not take it", [])
+
+    host.turns(2)
+    monkeypatch.setattr(host.sink, "sync", refuse)
+    host.consumer.revoke([1])
+    with pytest.raises(BytesLostError):
+        host.settle()
+    assert host.sink.files == {}
+
+    host.kill()
+    host.settle()
+    assert host.sink.files == {"a": DATA, "b": DATA}
 
 
 def test_a_newer_version_supersedes_an_older_one_that_is_still_open(topic: MemoryTopic):

@@ -85,6 +85,7 @@ class Download:
         self._alive = Every(settings.alive_seconds, first=clock.monotonic())
         self._began = self._last_record = clock.monotonic()
         self.replaced = self.unfit = False
+        self._bytes_lost: BytesLostError | None = None
 
     @property
     def totals(self) -> Totals:
@@ -137,7 +138,9 @@ class Download:
             if self._control.stopping:
                 raise
             self.unfit = True
-            self._events(Note(f"{error.message}; everything since the last barrier is read again", hint=error.hint))
+            self._events(
+                Note(f"{error.message}; what came since files were last delivered is read again", hint=error.hint)
+            )
         finally:
             self._consumer.close()
         if not self.anew:
@@ -313,9 +316,14 @@ class Download:
         """Make everything finished visible and everything received durable, then commit the watermarks."""
         if self._in_barrier:
             return  # a partition went away while the barrier waits for room
+        if self._bytes_lost is not None:
+            raise self._bytes_lost  # another try would find nothing wrong
         self._in_barrier = True
         try:
             self._delivery.barrier(self._partitions.positions, self._kept_open, patient=patient)
+        except BytesLostError as error:
+            self._bytes_lost = error
+            raise
         finally:
             self._in_barrier = False
         self._moved = False

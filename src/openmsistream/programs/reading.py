@@ -5,6 +5,7 @@ Where whole files go, and which adapters that takes, each of them chooses itself
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from openmsistream.programs.setup import PATIENCE_SECONDS, reach
 from openmsistream.programs.telemetry import Telemetry
 
 RECENT_PATHS = 50
+REST_SECONDS, REST_SECONDS_MAX = 1.0, 60.0
+"""Before what was lost is read again: twice as long each time that nothing was delivered."""
+TURN_SECONDS = 0.1
 
 Options = DownloadOptions | S3Options
 Flow = Callable[[TopicInfo, Settings, Totals], AbstractContextManager[Download]]
@@ -86,6 +90,7 @@ def read_topic(
         }
     )
     started = False
+    rest, delivered = REST_SECONDS, -1
     while True:
         topic = reach(settings, options.topic, events, control, patience)
         with flow(topic, settings, totals) as running:
@@ -95,6 +100,17 @@ def read_topic(
             running.run()
         if not running.anew:
             return running
+        if running.unfit:
+            rest = min(2 * rest, REST_SECONDS_MAX) if totals.files == delivered else REST_SECONDS
+            _rest(rest, control)
+            delivered = totals.files
+
+
+def _rest(seconds: float, control: Control) -> None:
+    """A disk that loses what is written is not given more at once."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not control.stopping:
+        time.sleep(TURN_SECONDS)
 
 
 def summary(run: Callable[[Events], Download], events: Events) -> tuple[int, int, int, list[Path]]:

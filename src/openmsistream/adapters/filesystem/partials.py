@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from openmsistream.adapters.filesystem.durable import reserve, sync_data, sync_everything_on_the_disk_of
+from openmsistream.adapters.filesystem.durable import (
+    drop_cached,
+    has_sync_of_everything,
+    reserve,
+    sync_data,
+    sync_everything_on_the_disk_of,
+    sync_file,
+)
 from openmsistream.core.paths import to_wire_bytes
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import BytesLostError
@@ -29,6 +36,21 @@ READ_BYTES = 1024 * 1024
 _FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
+class NotKeptError(OSError):
+    """
+    The disk did not take bytes that were written before.
+
+    The system tells that once, and then counts them as being there: to sync again finds nothing wrong.
+
+    Attributes:
+        keys: The versions whose bytes they may be.
+    """
+
+    def __init__(self, error: OSError, keys: Sequence[VersionKey]) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.keys = keys
+
+
 class PartialFiles:
     """
     The partial files in ``folder``, which is made if need be.
@@ -37,14 +59,16 @@ class PartialFiles:
         folder: Where they stand.
         by_descriptor: Open them through a descriptor of the folder.
         mode: The permissions they are made with, less the umask.
+        fs_type: The type of the file system they stand on; empty when it is not known.
 
     Attributes:
         folder: As given.
         folder_fd: Its descriptor, or -1.
     """
 
-    def __init__(self, folder: Path, *, by_descriptor: bool, mode: int) -> None:
+    def __init__(self, folder: Path, *, by_descriptor: bool, mode: int, fs_type: str = "") -> None:
         self.folder, self._by_descriptor, self._mode = folder, by_descriptor, mode
+        self._together = by_descriptor and has_sync_of_everything(fs_type)
         self._files: OrderedDict[VersionKey, int] = OrderedDict()
         self._reserved: dict[VersionKey, int] = {}
         self._begun: set[VersionKey] = set()
@@ -78,17 +102,28 @@ class PartialFiles:
             start += len(piece)
             yield piece
 
-    def sync(self, keys: Iterable[VersionKey]) -> None:
-        """Make what was written of these versions survive a power cut."""
+    def sync(self, keys: Iterable[VersionKey], finished: Collection[str] = ()) -> None:
+        """
+        Make what was written of these versions, and the whole files of these paths, survive a power cut.
+
+        Raises:
+            NotKeptError: The disk does not take it.
+        """
         wanted = list(keys)
-        together = self._by_descriptor and len(wanted) >= SYNC_TOGETHER
-        if together and sync_everything_on_the_disk_of(self.folder_fd):
+        if self._together and len(wanted) + len(finished) >= SYNC_TOGETHER:
+            with self._kept(wanted, finished):
+                sync_everything_on_the_disk_of(self.folder_fd)
             return
         for key in wanted:
             # Not there: renamed in a barrier that failed behind that and is made again, or removed by somebody, which
             # publishing and reading tell. An empty one made here would be renamed over the file.
             with suppress(BytesLostError):
-                sync_data(self.file(key, create=False))
+                fd = self.file(key, create=False)
+                with self._kept([key]):
+                    sync_data(fd)
+        for path in finished:
+            with suppress(FileNotFoundError), self._kept([], [path]):
+                sync_file(path)
 
     def finish(self, key: VersionKey, size: int) -> None:
         """A file of this size is whole: what was reserved beyond its end is free again, and it is closed."""
@@ -136,8 +171,9 @@ class PartialFiles:
             self._files.move_to_end(key)
             return fd
         while len(self._files) >= OPEN_FILES:
-            _, oldest = self._files.popitem(last=False)
-            os.close(oldest)
+            oldest, fd = self._files.popitem(last=False)
+            with self._kept([oldest]):  # a share may say only here that its disk is full
+                os.close(fd)
         create = create and key not in self._begun
         try:
             fd = self._open(key, create=create)
@@ -166,6 +202,18 @@ class PartialFiles:
         if self.folder_fd >= 0:
             os.close(self.folder_fd)
             self.folder_fd = -1
+
+    @contextmanager
+    def _kept(self, keys: Sequence[VersionKey], finished: Iterable[str] = ()) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            for path in finished:
+                with suppress(OSError):
+                    drop_cached(path)
+            raise NotKeptError(error, keys) from error
 
     def _open(self, key: VersionKey, *, create: bool) -> int:
         flags = _FLAGS | (os.O_CREAT if create else 0)

@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from openmsistream.adapters.filesystem.durable import sync_data, sync_folder
+from openmsistream.adapters.filesystem.mounts import ground_of
 from openmsistream.adapters.filesystem.notes import file_note, record_note
-from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles, partial_name
+from openmsistream.adapters.filesystem.partials import READ_BYTES, NotKeptError, PartialFiles, partial_name
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
 from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing
 from openmsistream.adapters.filesystem.spelling import Spelling, folds, spelling_on_disk
@@ -68,11 +69,17 @@ class FolderSink:
         self._quarantine = root / WORK_FOLDER / "quarantine"
         self._placed: dict[VersionKey, str] = {}
         self._unsynced: set[str] = set()  # names given in a batch that failed behind that
+        self._recognised: dict[str, str] = {}  # given before a kill, maybe: full paths, by what is placed there
         # Nobody may read more of a file while it comes in than when it is there; its owner can always go on with it.
         wanted = self._rules.file_mode
         mode = 0o666 if wanted is None else wanted & 0o666 | 0o600
         with self._told():
-            self._partials = PartialFiles(root / WORK_FOLDER / "partial", by_descriptor=by_descriptor, mode=mode)
+            self._partials = PartialFiles(
+                root / WORK_FOLDER / "partial",
+                by_descriptor=by_descriptor,
+                mode=mode,
+                fs_type=ground_of(str(root.absolute())).fs_type,
+            )
             self._quarantine.mkdir(parents=True, exist_ok=True)
             self._rules.check(self._partials.folder)
             if spelling is None:
@@ -99,9 +106,16 @@ class FolderSink:
             yield from self._partials.read(key, start, stop)
 
     def sync(self, keys: Iterable[VersionKey]) -> None:
-        """Make what was written of these versions survive a power cut."""
+        """
+        Make what was written of these versions survive a power cut, and the files that were recognised.
+
+        Raises:
+            BytesLostError: The disk did not take it: it is to be read again.
+        """
         with self._told():
-            self._partials.sync(keys)
+            self._partials.sync(keys, self._recognised.values())
+        self._unsynced.update(self._recognised)
+        self._recognised.clear()
 
     def publish(self, publications: Sequence[Publication]) -> dict[VersionKey, OpenMSIStreamError]:
         """
@@ -123,7 +137,8 @@ class FolderSink:
             placing = self._placing()
             try:
                 for stored in self._unsynced:
-                    placing.placed(stored)
+                    with suppress(ProtocolError):  # a folder of it became a link: it is not ours any more
+                        placing.placed(stored)
                 for publication in wanted:
                     key = publication.key
                     try:
@@ -207,12 +222,16 @@ class FolderSink:
             return False
 
     def holds(self, path: str, size: int, hash_name: HashName, digest: bytes) -> bool:
-        """True when the file under its final path has that size and that digest."""
+        """True when the file under its final path has that size and that digest; it is synced at the next barrier."""
         try:
-            file = self._full(path)
+            stored = self._spelling.place(path)
         except (ProtocolError, OSError):
             return False
-        return self._has(file, size, hash_name, digest)
+        file = os.path.join(self._root_name, stored)
+        if not self._has(file, size, hash_name, digest):
+            return False
+        self._recognised[stored] = file
+        return True
 
     def _full(self, path: str) -> str:
         return os.path.join(self._root_name, self._spelling.place(path))
@@ -287,6 +306,7 @@ def _is_file(file: Path | str, size: int) -> bool:
 
 
 def _storage_error(root: Path, error: OSError) -> StorageError:
+    """What is to be raised for what the system says."""
     hints = {
         errno.ENOSPC: "make room on that disk; it goes on by itself",
         errno.EDQUOT: "make room in your quota; it goes on by itself",
@@ -294,7 +314,9 @@ def _storage_error(root: Path, error: OSError) -> StorageError:
         errno.EACCES: "give the account this program runs under the right to write there",
         errno.ENOENT: "check that the folder is still there and mounted",
     }
-    return StorageError(
-        f"{root}: the output folder cannot be written: {error.strerror or error}",
-        hint=hints.get(error.errno or 0, "check the disk; it goes on by itself once it can be written"),
-    )
+    hint = hints.get(error.errno or 0, "check the disk; it goes on by itself once it can be written")
+    if isinstance(error, NotKeptError):
+        return BytesLostError(
+            f"{root}: the disk did not take what was written: {error.strerror}", error.keys, hint=hint
+        )
+    return StorageError(f"{root}: the output folder cannot be written: {error.strerror or error}", hint=hint)

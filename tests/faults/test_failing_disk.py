@@ -1,0 +1,100 @@
+"""A disk that takes bytes and cannot keep them: what the system could not put there is never taken for delivered.
+
+The system says so once, when it is asked to sync, and counts the bytes as being there from then on. Source: fsync(2),
+"Errors"; LWN, "PostgreSQL's fsync() surprise" (2018). Made of real parts: an ext4 file system whose image stands on
+a file system in memory with less room than it promises, as on a thinly provisioned store.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.support import Place, fill, tree
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("mkfs.ext4") is None, reason="makes an ext4 file system, needs mkfs.ext4"
+)
+
+FILES = {f"{n // 50}/{n}.dat": 60_000 for n in range(600)}
+PROMISED, REAL, ENOUGH = "200M", "18m", "300m"
+
+
+def _run(*words: object) -> None:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"making a disk that fails needs root and loop devices: {done.stderr.strip()}")
+
+
+class ThinDisk:
+    """A file system at ``point`` that promises more room than there is below it."""
+
+    def __init__(self, base: Path, point: Path) -> None:
+        self.below, self.point = base / "below", point
+        self.image = self.below / "image"
+
+    def enlarge(self) -> None:
+        """What it promises is there from now on."""
+        subprocess.run(["mount", "-o", f"remount,size={ENOUGH}", str(self.below)], check=True)
+
+    def forget_cached(self) -> None:
+        """From now on what is read comes from the disk."""
+        subprocess.run(["umount", str(self.point)], check=True)
+        subprocess.run(["mount", "-o", "loop,errors=continue", str(self.image), str(self.point)], check=True)
+
+
+@contextmanager
+def thin_disk(base: Path, point: Path) -> Iterator[ThinDisk]:
+    disk = ThinDisk(base, point)
+    disk.below.mkdir()
+    point.mkdir()
+    _run("mount", "-t", "tmpfs", "-o", f"size={REAL}", "tmpfs", disk.below)
+    try:
+        with disk.image.open("wb") as image:
+            image.truncate(200 * 1024 * 1024)
+        _run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0", disk.image)
+        _run("mount", "-o", "loop,errors=continue", disk.image, point)
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", str(point)], check=False)
+    finally:
+        subprocess.run(["umount", str(disk.below)], check=True)
+
+
+def test_what_a_disk_could_not_keep_is_read_again_until_it_can(place: Place) -> None:
+    """It is told, with the folder and the reason; and what stands in the end is what was sent, on the disk itself."""
+    fill(place.watched, FILES)
+    place.send()
+    with thin_disk(place.base, place.output) as disk:
+        with place.download() as receiver:
+            (told, *_) = receiver.until(
+                lambda: [note for note in receiver.of("note") if "did not take" in note["text"]], "it is told"
+            )
+            assert str(place.output) in told["text"]
+            disk.enlarge()
+            receiver.until(lambda: tree(place.output) == tree(place.watched), "everything arrived")
+            assert receiver.quit() == 0
+        disk.forget_cached()
+        assert tree(place.output) == tree(place.watched)
+        assert receiver.of("quarantined") == receiver.of("file_failed") == []
+
+
+def test_control_a_program_that_syncs_once_more_delivers_files_that_are_not_there(place: Place) -> None:
+    """Taking the second answer for the truth, as most programs do: the test above can fail."""
+    fill(place.watched, FILES)
+    place.send()
+    with thin_disk(place.base, place.output) as disk:
+        with place.download(changes="sync_once_more") as receiver:
+            receiver.until_event("storage_paused")
+            disk.enlarge()
+            receiver.until_event("file_delivered", count=len(FILES))
+            receiver.quit()
+        disk.forget_cached()
+        assert tree(place.output) != tree(place.watched)

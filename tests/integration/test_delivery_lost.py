@@ -1,0 +1,162 @@
+"""Bytes that were written to the output folder and are gone: removed by somebody, or never kept by the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from blake3 import blake3
+
+from openmsistream.adapters.filesystem import partials as partials_module
+from openmsistream.adapters.filesystem import placing as placing_module
+from openmsistream.adapters.filesystem.durable import has_sync_of_everything
+from openmsistream.adapters.filesystem.partials import OPEN_FILES, SYNC_TOGETHER
+from openmsistream.core.chunk import HashName
+from openmsistream.errors import BytesLostError, StorageError
+from tests.integration.delivered import deliver, sink_on, version, visible, write
+
+# -- partial files that somebody removes --------------------------------------------------------------------------
+
+
+def partials(root: Path) -> list[Path]:
+    return list((root / ".openmsistream" / "partial").iterdir())
+
+
+def test_a_lost_partial_file_is_told_and_never_taken_for_delivered(root: Path):
+    """Also where another file of that size stands under the name; the others of its batch are delivered."""
+    (root / "a").write_bytes(b"else")
+    with sink_on(root) as sink:
+        (lost,) = write(sink, version("a", b"data"))
+        for file in partials(root):
+            file.unlink()
+        (fine,) = write(sink, version("b", b"fine", 2))
+        with pytest.raises(BytesLostError, match="'a' was removed or cut") as told:
+            sink.publish([lost, fine])
+        assert list(told.value.keys) == [lost.key]
+        assert visible(root) == {"a": b"else", "b": b"fine"}
+
+        sink.discard(lost.key)
+        sink.write(lost.key, 0, b"data")
+        assert sink.publish([lost, fine]) == {}
+    assert visible(root) == {"a": b"data", "b": b"fine"}
+
+
+def test_what_was_received_of_a_lost_file_is_not_taken_for_written_when_more_of_it_comes(root: Path):
+    """A new empty file in its place would be a file with a hole."""
+    with sink_on(root) as sink:
+        first = version("a", b"data")[0]
+        sink.write(first.key, 0, b"da")
+        for file in partials(root):
+            file.unlink()
+        for number in range(2, OPEN_FILES + 2):
+            sink.write(version(str(number), b"x", number)[0].key, 0, b"x")
+        with pytest.raises(BytesLostError):
+            sink.write(first.key, 2, b"ta")
+        with pytest.raises(BytesLostError):
+            list(sink.read(first.key, 0, 2))
+
+
+def test_a_partial_file_that_was_cut_is_told(root: Path):
+    """It ends before the bytes that were written."""
+    with sink_on(root) as sink:
+        (one,) = write(sink, version("a", b"data"))
+        os.truncate(partials(root)[0], 2)
+        with pytest.raises(BytesLostError):
+            list(sink.read(one.key, 0, 4))
+
+
+def test_new_files_come_in_when_the_folder_of_partial_files_was_removed(root: Path):
+    """It is made again, unless the whole work folder is gone: the disk may not be mounted any more."""
+    with sink_on(root) as sink:
+        (root / ".openmsistream" / "partial").rmdir()
+        deliver(sink, version("a", b"1"))
+        assert visible(root) == {"a": b"1"}
+
+        shutil.rmtree(root / ".openmsistream")
+        with pytest.raises(StorageError, match="cannot be written") as told:
+            sink.write(version("b", b"2", 2)[0].key, 0, b"2")
+        assert not isinstance(told.value, BytesLostError)
+        assert not (root / ".openmsistream").exists()
+
+
+# -- what the disk does not keep ------------------------------------------------------------------------------------
+
+
+def refused(_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_what_the_disk_did_not_keep_is_lost_and_not_only_late(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """The system tells it once: the versions are named, and are to be read again."""
+    with sink_on(root) as sink:
+        few = write(sink, version("a", b"1"))
+        monkeypatch.setattr(partials_module, "sync_data", refused)
+        with pytest.raises(BytesLostError, match="did not take what was written") as told:
+            sink.sync([few[0].key])
+        assert list(told.value.keys) == [few[0].key]
+
+        many = write(sink, *(version(str(n), b"1", n) for n in range(2, SYNC_TOGETHER + 2)))
+        monkeypatch.setattr(partials_module, "sync_everything_on_the_disk_of", refused)
+        with pytest.raises(BytesLostError) as told:
+            sink.sync([each.key for each in many])
+        assert list(told.value.keys) == [each.key for each in many]
+
+
+def test_a_share_that_says_only_at_closing_that_it_is_full_is_heard(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """With many versions open at once, files are closed before they are synced."""
+    with sink_on(root) as sink:
+        first = write(sink, *(version(str(n), b"1", n) for n in range(1, OPEN_FILES + 1)))[0]
+        monkeypatch.setattr(os, "close", refused)
+        with pytest.raises(BytesLostError) as told:
+            sink.write(version("more", b"1", OPEN_FILES + 1)[0].key, 0, b"1")
+        monkeypatch.undo()
+        assert list(told.value.keys) == [first.key]
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "cifs", "fuseblk", "nfs4", "overlay", ""])
+def test_one_sync_of_everything_is_trusted_only_where_it_does_the_same(fs_type: str, monkeypatch: pytest.MonkeyPatch):
+    """Shares and drivers outside the kernel want to be asked file by file; old kernels do not tell that it failed."""
+    assert has_sync_of_everything(fs_type) == (fs_type == "ext4" and sys.platform == "linux")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.7.19-generic"))
+    assert not has_sync_of_everything(fs_type)
+
+
+def test_a_file_that_is_recognised_is_synced_with_its_folder_before_it_counts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A kill came before its name was on the disk for certain."""
+    synced: list[str] = []
+    with sink_on(root) as sink:
+        deliver(sink, version("f/a", b"data"))
+    with sink_on(root) as sink:
+        monkeypatch.setattr(partials_module, "sync_file", synced.append)
+        monkeypatch.setattr(
+            placing_module, "sync_folder", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        )
+        assert sink.holds("f/a", 4, HashName.BLAKE3, blake3(b"data").digest())
+        sink.sync([])
+        sink.publish([])
+        assert synced[0] == str(root / "f" / "a")
+        assert set(synced[1:]) == {str(root), str(root / "f")}
+        synced.clear()
+        sink.sync([])
+        sink.publish([])
+        assert synced == []
+
+
+def test_a_recognised_file_that_the_disk_did_not_keep_is_looked_at_anew(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not in memory, where it still looks as it should: what is there is dropped."""
+    dropped: list[str] = []
+    with sink_on(root) as sink:
+        deliver(sink, version("a", b"data"))
+        assert sink.holds("a", 4, HashName.BLAKE3, blake3(b"data").digest())
+        monkeypatch.setattr(partials_module, "sync_file", refused)
+        monkeypatch.setattr(partials_module, "drop_cached", dropped.append)
+        with pytest.raises(BytesLostError):
+            sink.sync([])
+    assert dropped == [str(root / "a")]
