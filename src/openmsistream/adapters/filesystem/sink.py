@@ -166,7 +166,7 @@ class FolderSink:
     def where(self, key: VersionKey) -> str:
         """The full path that a version of the last batch stands under; empty when it is not known."""
         stored = self._placed.get(key)
-        return "" if stored is None else str(self.root / stored)
+        return "" if stored is None else os.path.join(self._root_name, stored)
 
     def standing(self, publication: Publication, hash_name: HashName, digest: bytes) -> str:
         """The full path under which exactly this version stands, found by its bytes; empty when it does not."""
