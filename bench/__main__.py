@@ -155,6 +155,8 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         wanted -= _LONG
     sizes = QUICK if options.quick else FULL
     facts = report.machine() | {"rounds": _rounds(options), "quick": options.quick, "began": time.time()}
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="openmsistream-bench-", dir=options.folder))
     try:
         _require_room(work, sizes)
