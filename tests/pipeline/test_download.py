@@ -207,6 +207,19 @@ def test_a_newer_version_supersedes_an_older_one_that_is_still_open(topic: Memor
     assert len(host.told.of(FileSuperseded)) == 1
 
 
+@pytest.mark.parametrize("keep_others", [False, True])
+def test_an_older_file_of_another_uploader_that_is_whole_later_is_kept_where_nothing_is_overwritten(keep_others: bool):
+    """Also one that was open when the newer one became whole; what is one uploader's own is superseded as ever."""
+    topic = MemoryTopic()
+    host = Host(topic, settings=replace(SETTINGS, keep_others=keep_others))
+    other, mine = v2_records("a", DATA, 1, src=b"T" * 16), v2_records("a", b"old and long", 1)
+    send(topic, *other[:2], *mine[:2], *v2_records("a", b"new", 2), *other[2:], *mine[2:])
+    host.settle()
+
+    assert host.delivered == [v2_key("a", 2), *([v2_key("a", 1, src=b"T" * 16)] if keep_others else [])]
+    assert host.flow.open_versions == 0
+
+
 def test_an_older_version_that_comes_late_does_not_replace_a_newer_one(topic: MemoryTopic):
     """Newer means the greater generation, whatever comes first."""
     host = Host(topic)

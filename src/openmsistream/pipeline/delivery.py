@@ -74,10 +74,13 @@ class Delivery:
         doubtful: Mapping[int, int],
         expiry: Expiry,
         totals: Totals,
+        *,
+        keep_others: bool = False,
     ) -> None:
         self._topic, self._sink, self._ledger, self._clock = topic, sink, ledger, clock
         self._events, self._until_stored, self._beside = events, until_stored, beside
         self._settings, self._doubtful, self._expiry = settings, doubtful, expiry
+        self._keep_others = keep_others
         self._verifier = Verifier(sink)
         self._pending: dict[VersionKey, _Whole] = {}
         self._pending_paths: dict[str, VersionKey] = {}
@@ -160,7 +163,8 @@ class Delivery:
             return False
         delivered = Delivered(key, path, size, version.digest or b"", version.order)
         current = self.newest_known(path)
-        if current is not None and not is_newer(version.order, current.order):
+        conflict = current is not None and is_conflict(version.order, current.order)
+        if current is not None and not is_newer(version.order, current.order) and not (conflict and self._keep_others):
             self.supersede(version, "a newer version is there already")
             return False
         if self._stands_already(version, delivered, known=current is not None):
@@ -169,12 +173,12 @@ class Delivery:
                 version, "it is there already, as delivered before the program was killed or the ledger lost"
             )
             return True
-        if current is not None and is_conflict(version.order, current.order):
-            self._events(Note(f"{path}: two uploaders send this path; the later one is kept"))
         if current is not None and self._is_same(current, delivered):
             self._same[path] = delivered
             self.supersede(version, "the same content is there already")
             return True
+        if conflict:
+            self._tell_conflict(path)
         if not self._pending:
             self._pending_since = self._clock.monotonic()
         digest, hash_name = version.digest or b"", version.hash_name
@@ -183,6 +187,15 @@ class Delivery:
         self._pending_paths[path] = key
         self._pending_bytes += size
         return True
+
+    def _tell_conflict(self, path: str) -> None:
+        kept = "what is there stays" if self._keep_others else "the later one takes the place of the other"
+        self._events(
+            Note(
+                f"{path}: two uploaders send this path: {kept}",
+                hint="give each uploader a folder of its own to watch, or a topic, or choose --on-existing keep-both",
+            )
+        )
 
     def supersede(self, version: OpenVersion, reason: str) -> None:
         """The version is not delivered; ``reason`` says why."""

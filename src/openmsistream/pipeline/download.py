@@ -15,7 +15,7 @@ from openmsistream.core.assembly import Assembly, OpenVersion, Verb
 from openmsistream.core.chunk import Chunk, HashName
 from openmsistream.core.events import Alive, FileProgress, FileStarted, FileSuperseded, Note, ProgramStopped, Status
 from openmsistream.core.selection import Selection
-from openmsistream.core.versions import VersionKey, is_newer, key_of
+from openmsistream.core.versions import VersionKey, is_conflict, is_newer, key_of
 from openmsistream.core.watermark import watermark
 from openmsistream.core.wire.recognise import decode_record
 from openmsistream.core.wire.v1 import delivered_name
@@ -75,6 +75,7 @@ class Download:
             self._partitions.doubtful,
             self._expiry,
             totals or Totals(),
+            keep_others=settings.keep_others,
         )
         self._spread = Spread(topic, consumer, events)
         self._moved = self._unsure = False
@@ -304,7 +305,9 @@ class Download:
         others = [*self._assembly.of_path(key.path), *self._expiry.of_path(key.path)]
         current = self._delivery.newest_known(path) if others else None
         for other in others:
-            if current is not None and not is_newer(other.order, current.order):
+            if current is None or (self._settings.keep_others and is_conflict(other.order, current.order)):
+                continue
+            if not is_newer(other.order, current.order):
                 self._assembly.close(other.key)
                 if other.key in self._expiry.kept:
                     self._expiry.forget(other.key)

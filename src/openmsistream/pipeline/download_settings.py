@@ -25,6 +25,7 @@ class DownloadSettings:
             stopped.
         naming: Which names the destination can have.
         alive_seconds: Time between signs of life; below 0: none.
+        keep_others: The destination overwrites nothing: of two uploaders that send the same path, both are delivered.
         topic_id: Identity of cluster and topic: what was committed of another topic of that name does not count.
     """
 
@@ -34,4 +35,5 @@ class DownloadSettings:
     until_idle_seconds: float | None = None
     naming: Naming = field(default_factory=Naming)
     alive_seconds: float = -1
+    keep_others: bool = False
     topic_id: str = ""

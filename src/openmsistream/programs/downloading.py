@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openmsistream.adapters.clock import SystemClock
+from openmsistream.adapters.filesystem.rules import Existing
 from openmsistream.adapters.kafka.client import TopicInfo
 from openmsistream.adapters.kafka.consumer import KafkaConsumer
 from openmsistream.config.ini import Settings
@@ -137,6 +138,7 @@ def _flow(
                 expiry=ExpirySettings(seconds=options.expire_after),
                 until_idle_seconds=options.until_idle,
                 naming=sink.naming,
+                keep_others=options.on_existing != Existing.REPLACE.value,
                 alive_seconds=options.update_seconds,
                 topic_id=topic.identity,
             ),
