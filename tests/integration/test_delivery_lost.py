@@ -14,10 +14,12 @@ from blake3 import blake3
 
 from openmsistream.adapters.filesystem import partials as partials_module
 from openmsistream.adapters.filesystem import placing as placing_module
+from openmsistream.adapters.filesystem import sink as sink_module
 from openmsistream.adapters.filesystem.durable import has_sync_of_everything
-from openmsistream.adapters.filesystem.partials import OPEN_FILES, SYNC_TOGETHER
+from openmsistream.adapters.filesystem.partials import OPEN_FILES, SYNC_TOGETHER, partial_name
 from openmsistream.core.chunk import HashName
 from openmsistream.errors import BytesLostError, StorageError
+from openmsistream.ports import Record
 from tests.integration.delivered import deliver, sink_on, version, visible, write
 
 # -- partial files that somebody removes --------------------------------------------------------------------------
@@ -160,3 +162,24 @@ def test_a_recognised_file_that_the_disk_did_not_keep_is_looked_at_anew(root: Pa
         with pytest.raises(BytesLostError):
             sink.sync([])
     assert dropped == [str(root / "a")]
+
+
+def test_what_goes_to_quarantine_is_on_the_disk_before_its_record_counts_as_handled(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Bytes and note, of records and of whole versions, and then the folder."""
+    synced: list[str] = []
+
+    def note(target: int | str) -> None:
+        synced.append(Path(target if isinstance(target, str) else f"/proc/self/fd/{target}").resolve().name)
+
+    with sink_on(root) as sink:
+        (bad,) = write(sink, version("a", b"data"))
+        for name in ("sync_data", "sync_file", "sync_folder"):
+            monkeypatch.setattr(sink_module, name, note)
+        sink.quarantine("topic", Record(0, 7, 0, None, b"nonsense", None), "no header")
+        assert synced == ["topic-0-7.value", "topic-0-7.json", "quarantine"]
+        synced.clear()
+        sink.set_aside(bad.key, "its hash is wrong")
+        part = partial_name(bad.key)
+        assert synced == [part, f"{part}.json", "quarantine"]

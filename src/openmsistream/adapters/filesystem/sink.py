@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from openmsistream.adapters.filesystem.durable import sync_data, sync_folder
+from openmsistream.adapters.filesystem.durable import sync_data, sync_file, sync_folder
 from openmsistream.adapters.filesystem.mounts import ground_of
 from openmsistream.adapters.filesystem.notes import file_note, record_note
 from openmsistream.adapters.filesystem.partials import READ_BYTES, NotKeptError, PartialFiles, partial_name
@@ -256,6 +256,7 @@ class FolderSink:
         name = partial_name(key)
         with self._told():
             with suppress(FileNotFoundError):
+                sync_file(str(self._partials.path(key)))
                 os.replace(self._partials.path(key), self._quarantine / name)
             self._note(name, file_note(key, reason, failure))
 
@@ -263,7 +264,7 @@ class FolderSink:
         """Keep a record that cannot be handled, with its origin, the reason, its file's path and when that was."""
         name = f"{topic}-{record.partition}-{record.offset}"
         with self._told():
-            (self._quarantine / f"{name}.value").write_bytes(record.value or b"")
+            _write_durably(self._quarantine / f"{name}.value", record.value or b"")
             self._note(name, record_note(topic, record, reason, path, at_ns))
 
     def restore(self, known: Iterable[VersionKey]) -> set[VersionKey]:
@@ -277,11 +278,7 @@ class FolderSink:
 
     def _note(self, name: str, values: dict[str, object]) -> None:
         """The reason beside what was put into quarantine, both on the disk before the record counts as handled."""
-        note = self._quarantine / f"{name}.json"
-        with note.open("w", encoding="utf-8") as file:
-            json.dump(values, file, indent=1)
-            file.flush()
-            sync_data(file.fileno())
+        _write_durably(self._quarantine / f"{name}.json", json.dumps(values, indent=1).encode())
         if self._by_descriptor:
             folder = os.open(self._quarantine, os.O_RDONLY)
             try:
@@ -295,6 +292,13 @@ class FolderSink:
             yield
         except OSError as error:
             raise _storage_error(self.root, error) from error
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        sync_data(file.fileno())
 
 
 def _is_file(file: Path | str, size: int) -> bool:
