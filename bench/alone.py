@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,3 +131,38 @@ def wait_until(when: float) -> None:
     """Return at this time of the monotonic clock, to about a millisecond."""
     while (left := when - time.monotonic()) > 0:
         time.sleep(max(left - _PAUSE_SECONDS, _PAUSE_SECONDS))
+
+
+Play = Callable[[Stage], list[Finding]]
+
+
+def played(
+    plays: Mapping[str, Play],
+    bootstrap: str,
+    work: Path,
+    wanted: Collection[str],
+    say: Callable[[str], None],
+) -> list[Finding]:
+    """
+    Run the wanted scenarios once, each in a folder and with a topic of its own, which are removed after it.
+
+    Args:
+        plays: What each scenario does.
+        bootstrap: The broker's address.
+        work: A folder on the disk that is to be used.
+        wanted: Names of scenarios; others are passed over.
+        say: Called with a line for each finding.
+
+    Raises:
+        IntegrityError: Something did not arrive as it was.
+        UnavailableError: A program failed.
+    """
+    found: list[Finding] = []
+    for name, play in plays.items():
+        if name not in wanted:
+            continue
+        with Stage(bootstrap, work, name) as stage:
+            for finding in play(stage):
+                found.append(finding)
+                say(f"{finding.scenario:10}  {finding.name}: {finding.value:.4g} {finding.unit}")
+    return found

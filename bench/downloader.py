@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import targets
-from bench.alone import END_SECONDS, SECONDS, Finding, Stage, judged
+from bench.alone import END_SECONDS, SECONDS, Finding, Stage, judged, played
 from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
 from openmsistream.core.paths import WORK_FOLDER
 from openmsistream.core.versions import VersionKey, VersionOrder
@@ -44,27 +44,8 @@ QUICK = Sizes(known=10_000)
 def measure(
     bootstrap: str, work: Path, wanted: Collection[str], sizes: Sizes, say: Callable[[str], None]
 ) -> list[Finding]:
-    """
-    Run the wanted scenarios once.
-
-    Args:
-        bootstrap: The broker's address.
-        work: A folder on the disk that is to be used.
-        wanted: Names of scenarios; others are passed over.
-        sizes: How much there is.
-        say: Called with a line for each finding.
-
-    Raises:
-        IntegrityError: Something did not arrive as it was.
-        UnavailableError: A program failed.
-    """
-    found: list[Finding] = []
-    if KNOWN in wanted:
-        with Stage(bootstrap, work, KNOWN) as stage:
-            found = _known(stage, sizes.known)
-    for finding in found:
-        say(f"{finding.scenario:10}  {finding.name}: {finding.value:.4g} {finding.unit}")
-    return found
+    """Run the wanted scenarios; as ``alone.played``, with the sizes of what is moved."""
+    return played({KNOWN: lambda stage: _known(stage, sizes.known)}, bootstrap, work, wanted, say)
 
 
 def _known(stage: Stage, known: int) -> list[Finding]:

@@ -19,7 +19,7 @@ from typing import Any
 from blake3 import blake3
 
 from bench import targets
-from bench.alone import SECONDS, Finding, Stage, judged
+from bench.alone import SECONDS, Finding, Play, Stage, judged, played
 from bench.material import Material, make
 from bench.running import Running, Usage
 from openmsistream.errors import IntegrityError
@@ -56,42 +56,21 @@ QUICK = Sizes(large_bytes=64 * _MIB, huge_bytes=256 * _MIB, small_count=500, sma
 def measure(
     bootstrap: str, work: Path, wanted: Collection[str], sizes: Sizes, say: Callable[[str], None]
 ) -> list[Finding]:
-    """
-    Run the wanted scenarios, each with a topic of its own, on a store that is removed after them.
-
-    Args:
-        bootstrap: The broker's address.
-        work: A folder on the disk that is to be used.
-        wanted: Names of scenarios; others are passed over.
-        sizes: How much is moved.
-        say: Called with a line for each finding.
-
-    Raises:
-        IntegrityError: Something did not arrive as it was.
-        UnavailableError: A program failed.
-    """
-    found: list[Finding] = []
+    """Run the wanted scenarios on a store that is removed after them; as ``alone.played``, with the sizes."""
     if not set(SCENARIOS) & set(wanted):
-        return found
+        return []
     store = LocalStore.start(work / "store")
     try:
         store.create_bucket(_BUCKET)
-        plays: dict[str, Callable[[Stage], list[Finding]]] = {
+        plays: dict[str, Play] = {
             LARGE: lambda stage: _large(stage, store, sizes),
             SMALL: lambda stage: _small(stage, store, sizes),
             FAR: lambda stage: _far(stage, store, sizes),
             HUGE: lambda stage: _huge(stage, store, sizes.huge_bytes),
         }
-        for name in SCENARIOS:
-            if name not in wanted:
-                continue
-            with Stage(bootstrap, work, name) as stage:
-                for finding in plays[name](stage):
-                    found.append(finding)
-                    say(f"{finding.scenario:10}  {finding.name}: {finding.value:.4g} {finding.unit}")
+        return played(plays, bootstrap, work, wanted, say)
     finally:
         store.stop()
-    return found
 
 
 def _large(stage: Stage, store: LocalStore, sizes: Sizes) -> list[Finding]:

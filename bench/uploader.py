@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.alone import Finding, Stage
+from bench.alone import Finding, Play, played
 from bench.crowd import BURST, FOLDER, SCALE, SMALL_MANY, burst, folder, scale, small_many
 from bench.soon import GROWING, LATENCY, growing, latency
 
@@ -53,21 +53,8 @@ QUICK = Sizes(
 def measure(
     bootstrap: str, work: Path, wanted: Collection[str], sizes: Sizes, say: Callable[[str], None]
 ) -> list[Finding]:
-    """
-    Run the wanted scenarios once, each in a folder and with a topic of its own, which are removed after it.
-
-    Args:
-        bootstrap: The broker's address.
-        work: A folder on the disk that is to be used.
-        wanted: Names of scenarios; others are passed over.
-        sizes: How much is moved.
-        say: Called with a line for each finding.
-
-    Raises:
-        IntegrityError: Something did not arrive as it was.
-        UnavailableError: A program failed.
-    """
-    plays: dict[str, Callable[[Stage], list[Finding]]] = {
+    """Run the wanted scenarios; as ``alone.played``, with the sizes of what is moved."""
+    plays: dict[str, Play] = {
         SMALL_MANY: partial(small_many, files=sizes.small_count, file_bytes=sizes.small_bytes),
         LATENCY: partial(latency, files=sizes.latency_files),
         GROWING: partial(growing, total_bytes=sizes.growing_bytes, seconds=sizes.growing_seconds),
@@ -80,12 +67,4 @@ def measure(
             idle_seconds=sizes.idle_seconds,
         ),
     }
-    found: list[Finding] = []
-    for name in SCENARIOS:
-        if name not in wanted:
-            continue
-        with Stage(bootstrap, work, name) as stage:
-            for finding in plays[name](stage):
-                found.append(finding)
-                say(f"{finding.scenario:10}  {finding.name}: {finding.value:.4g} {finding.unit}")
-    return found
+    return played(plays, bootstrap, work, wanted, say)
