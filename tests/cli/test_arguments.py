@@ -14,6 +14,7 @@ import pytest
 
 from openmsistream.cli.arguments import Parser, add_options, config_name, parse, refuse_without_folder
 from openmsistream.cli.arguments import typed as given
+from openmsistream.cli.main import main
 from openmsistream.config.options import CommonOptions, UploadOptions, WatchOptions, options_of
 from openmsistream.config.options_download import DownloadOptions
 
@@ -272,3 +273,13 @@ def test_help_needs_no_kafka():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert done.stdout.strip() == ""
+
+
+def test_what_a_sub_command_does_not_know_is_answered_with_its_own_help(capsys: pytest.CaptureFixture[str]):
+    """And not with the list of all commands."""
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "my_data", "archive"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("openmsistream verify: error: unrecognized arguments: my_data archive")
+    assert said.endswith("(see openmsistream verify --help)\n")

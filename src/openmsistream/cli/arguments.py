@@ -93,6 +93,13 @@ _EXAMPLES: dict[type, tuple[tuple[str, str], ...]] = {
 class Parser(argparse.ArgumentParser):
     """An argument parser that answers a mistake with one line, and ends with exit code 2."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but what a sub-command does not know is its own mistake to tell, with its own help."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line instead of listing every option; suggest the nearest name."""
         if message.startswith("unrecognized arguments: "):
