@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from openmsistream.errors import ConfigError, IntegrityError, StorageError, UnavailableError
-from openmsistream.local import parts, process
+from openmsistream.local import parts, ports, process
 from openmsistream.local.broker import LocalBroker
 from openmsistream.local.process import ProcessId
 from openmsistream.local.state import STATE_FILE, BrokerState, how_it_ended, read_state, write_state
@@ -233,6 +233,20 @@ def test_a_taken_port_is_told_in_one_line(tmp_path):
 
     assert "--port" in told.value.hint
     assert read_state(tmp_path) is None
+
+
+def test_a_port_that_is_taken_between_choosing_and_listening_is_chosen_anew(tmp_path, monkeypatch):
+    """Several that start at the same moment may choose the same one: nobody has to start it again by hand."""
+    free_port = ports.free_port
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = [other.getsockname()[1]]
+        monkeypatch.setattr(ports, "free_port", lambda **more: taken.pop() if taken else free_port(**more))
+        running = LocalBroker.start(tmp_path)
+    try:
+        assert not taken
+        assert running.is_ready()
+    finally:
+        running.stop()
 
 
 def test_a_refused_setting_is_told_with_kafkas_reason(tmp_path):

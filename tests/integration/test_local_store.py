@@ -17,7 +17,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from openmsistream.errors import ConfigError, StorageError, UnavailableError
-from openmsistream.local import buckets, process, weed
+from openmsistream.local import buckets, ports, process, weed
+from openmsistream.local.ports import PortTakenError
 from openmsistream.local.process import ProcessId
 from openmsistream.local.store import LocalStore
 from openmsistream.local.store_state import (
@@ -306,6 +307,20 @@ def test_a_taken_port_is_told_in_one_line(tmp_path):
     assert read_store_state(tmp_path) is None
 
 
+def test_a_port_that_is_taken_between_choosing_and_listening_is_chosen_anew(tmp_path, monkeypatch):
+    """Several that start at the same moment may choose the same one: nobody has to start it again by hand."""
+    free_port = ports.free_port
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = [other.getsockname()[1]]
+        monkeypatch.setattr(ports, "free_port", lambda **more: taken.pop() if taken else free_port(**more))
+        running = LocalStore.start(tmp_path)
+    try:
+        assert not taken
+        assert running.is_ready()
+    finally:
+        running.stop()
+
+
 def test_ports_that_were_taken_meanwhile_are_chosen_anew(own_store):
     """A store whose inner ports another program took starts with others, on the same address for clients."""
     own_store.stop()
@@ -339,7 +354,11 @@ def test_a_store_that_dies_at_its_start_is_told_with_its_last_words(own_store):
         ("", UnavailableError, "its log says nothing"),
         ("I1121 one\nI1121 two\nI1121 three\nI1121 four\n", UnavailableError, "I1121 two / I1121 three / I1121 four"),
         ("I1121 before\nF1121 12:00:00.1 x.go:1 broken\ngoroutine 1\n", UnavailableError, "x.go:1 broken$"),
-        ("F1121 x.go:1 listen tcp 127.0.0.1:9: bind: address already in use\n", ConfigError, "took one of its ports"),
+        (
+            "F1121 x.go:1 listen tcp 127.0.0.1:9: bind: address already in use\n",
+            PortTakenError,
+            "took one of its ports",
+        ),
         ("E1121 write /x/1.dat: no space left on device\n", StorageError, "no space left on the disk"),
     ],
 )

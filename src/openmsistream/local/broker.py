@@ -99,15 +99,20 @@ class LocalBroker(LocalServer[BrokerState]):
                     hint="use that one, stop it with `openmsistream local stop`, or give another --folder",
                 )
             last = read_state(folder)
-            chosen = _choose_port(port, last)
-            state = BrokerState(
-                port=chosen,
-                controller_port=_choose_controller_port(chosen, last),
-                settings=dict(settings or {}),
-            )
-            broker = cls(folder, state)
-            broker._outlive = outlive
-            broker._launch(parts, ready_seconds)
+
+            def launch() -> LocalBroker:
+                chosen = _choose_port(port, last)
+                state = BrokerState(
+                    port=chosen,
+                    controller_port=_choose_controller_port(chosen, last),
+                    settings=dict(settings or {}),
+                )
+                broker = cls(folder, state)
+                broker._outlive = outlive
+                broker._launch(parts, ready_seconds)
+                return broker
+
+            broker = ports.with_others(launch)
         if not outlive:
             atexit.register(broker.stop)
         return broker

@@ -9,6 +9,8 @@ import contextlib
 import random
 import socket
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 from openmsistream.errors import ConfigError, UnavailableError
 
@@ -17,6 +19,23 @@ LOOPBACK = "127.0.0.1"
 # Below the ranges that operating systems take outgoing ports from (Linux: from 32768, others: from 49152),
 # so that a port chosen here is still free when a broker comes back to it after a restart.
 _FIRST, _LAST = 20_000, 32_000
+
+
+TRIES = 3
+
+Server = TypeVar("Server")
+
+
+class PortTakenError(ConfigError):
+    """A port that was free when it was chosen is not any more."""
+
+
+def with_others(launch: Callable[[], Server]) -> Server:
+    """Launch a server that chooses its ports; once more where another program took one before the server had it."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(PortTakenError):
+            return launch()
+    return launch()
 
 
 def is_free(port: int) -> bool:

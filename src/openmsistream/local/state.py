@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError, UnavailableError
+from openmsistream.local.ports import PortTakenError
 from openmsistream.local.process import ProcessId
 
 STATE_FILE = "broker.json"
@@ -94,7 +95,7 @@ def failure_in_log(log_file: Path, what: str, bootstrap: str) -> OpenMSIStreamEr
             hint="free space there, or use another --folder; then start it again",
         )
     if "Address already in use" in text or "already in use" in text:
-        return ConfigError(
+        return PortTakenError(
             f"{what}: another program listens at {bootstrap} or took the controller's port",
             hint="start again with another --port, or without it",
         )

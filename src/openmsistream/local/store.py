@@ -84,13 +84,18 @@ class LocalStore(LocalServer[StoreState]):
                     hint="use that one, stop it with `openmsistream local stop`, or give another --folder",
                 )
             last = read_store_state(folder)
-            state = StoreState(
-                ports=_choose_ports(port, None if last is None else last.ports),
-                keys=_new_keys() if last is None else last.keys,
-            )
-            store = cls(folder, state)
-            store._outlive = outlive
-            store._launch(program, ready_seconds)
+
+            def launch() -> LocalStore:
+                state = StoreState(
+                    ports=_choose_ports(port, None if last is None else last.ports),
+                    keys=_new_keys() if last is None else last.keys,
+                )
+                store = cls(folder, state)
+                store._outlive = outlive
+                store._launch(program, ready_seconds)
+                return store
+
+            store = ports.with_others(launch)
         if not outlive:
             atexit.register(store.stop)
         return store

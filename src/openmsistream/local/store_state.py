@@ -10,7 +10,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError, UnavailableError
+from openmsistream.errors import OpenMSIStreamError, StorageError, UnavailableError
+from openmsistream.local.ports import PortTakenError
 from openmsistream.local.process import ProcessId
 from openmsistream.local.state import storage_errors
 from openmsistream.local.weed import PORT_NAMES, Keys, StorePorts, write_private
@@ -85,5 +86,5 @@ def failure_in_store_log(log_file: Path, what: str) -> OpenMSIStreamError:
             hint="free space there, or use another folder; then start it again",
         )
     if "address already in use" in last or "Only one usage of each socket address" in last:
-        return ConfigError(f"{what}: another program took one of its ports: {last}", hint="start it again")
+        return PortTakenError(f"{what}: another program took one of its ports: {last}", hint="start it again")
     return UnavailableError(f"{what}: {last}", hint=f"see {log_file}")
