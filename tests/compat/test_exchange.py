@@ -30,7 +30,7 @@ from tests.compat.exchange import (
 )
 from tests.conftest import MakeTopic
 
-pytestmark = [pytest.mark.compat, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.compat, pytest.mark.timeout(600)]  # the first one installs the peer
 
 
 @pytest.fixture(scope="session")

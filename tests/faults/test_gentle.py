@@ -205,7 +205,7 @@ def test_control_a_witness_sees_a_file_that_somebody_else_makes_changes_or_locks
         eventually(lambda: witness.locks and witness.modes, "its lock is seen")
         eventually(lambda: witness.changed == {"a.dat", "a.uploaded"}, "its changes are seen")
         other.communicate(b"\n")
-    assert witness.modes == {"r+"}
+    assert "r+" in witness.modes
 
 
 @contextmanager

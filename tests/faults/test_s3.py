@@ -327,6 +327,7 @@ def test_many_files_that_come_interleaved_do_not_take_memory(place: BucketPlace,
 
     assert len(receiver.of("file_delivered")) == count
     assert len(place.keys()) == count
+    print(f"{memory.peak / MB:.0f} MB at most")
     assert (memory.peak < 250 * MB) is not unbounded
 
 

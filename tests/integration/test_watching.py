@@ -96,9 +96,14 @@ def test_a_watcher_with_nothing_to_tell_does_nothing(root: Path):
         (thread,) = (each for each in threading.enumerate() if each.name == "inotify" and each.is_alive())
         status = Path(f"/proc/self/task/{thread.native_id}/status")
         watched.settle()
-        before = [line for line in status.read_text().splitlines() if "ctxt" in line]
-        watched.watcher.wait(1.0)
-        assert [line for line in status.read_text().splitlines() if "ctxt" in line] == before
+
+        def slept() -> bool:
+            before = [line for line in status.read_text().splitlines() if "ctxt" in line]
+            watched.watcher.wait(1.0)
+            return [line for line in status.read_text().splitlines() if "ctxt" in line] == before
+
+        # One that looks by itself never sleeps for a second; a busy computer may be late with what came before.
+        assert any(slept() for _ in range(5))
 
 
 def test_a_tree_that_is_moved_in_is_found_and_watched(root: Path, tmp_path: Path):

@@ -20,7 +20,7 @@ from blake3 import blake3
 from openmsistream.adapters.s3.answers import GOES_ON, NoSuchUploadError
 from openmsistream.adapters.s3.bucket import Body, Bucket, Part
 from openmsistream.adapters.s3.ledger import Uploads
-from openmsistream.adapters.s3.spill import IN_MEMORY_BYTES, pieces_of
+from openmsistream.adapters.s3.spill import IN_MEMORY_BYTES, pieces_of, whole_of
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import BusyError, BytesLostError, OpenMSIStreamError, StorageError
 
@@ -287,7 +287,7 @@ def _opened(job: _Job) -> Iterator[Body]:
         yield body
         return
     if job.size <= IN_MEMORY_BYTES:
-        yield b"".join(pieces_of(body))
+        yield whole_of(body)
         return
     with body.open("rb") as file:
         yield file

@@ -15,7 +15,7 @@ from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import StorageError
 
-BUDGET_BYTES = 32 * 1024 * 1024
+BUDGET_BYTES = 16 * 1024 * 1024
 """So many bytes of unfinished parts stay in memory; more files than that makes parts of are kept on disk."""
 IN_MEMORY_BYTES = 16 * 1024 * 1024
 """Larger parts, which files beyond 23 GB have, are kept on disk from their first byte on."""
@@ -162,6 +162,16 @@ def pieces_of(body: bytearray | Path) -> Iterator[bytes | bytearray]:
         raise
     except OSError as error:
         raise _refused(body.parent, error) from error
+
+
+def whole_of(path: Path) -> bytes:
+    """All bytes of a part that was taken as a file, in memory once; raises as ``pieces_of``."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _refused(path.parent, error) from error
 
 
 def _refused(folder: Path, error: OSError) -> StorageError:
