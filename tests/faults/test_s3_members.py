@@ -18,6 +18,7 @@ from tests.faults.support import Program, fill, tree
 
 MIB = 1024 * 1024
 SIZE = 60 * MIB  # 8 parts
+UPLOAD_THREADS = 4  # what the program has by default
 
 
 @pytest.fixture
@@ -53,6 +54,12 @@ def stop_behind(proxy: HttpProxy, part: int) -> None:
     proxy.rule = rule
 
 
+def noted_parts(proxy: HttpProxy, first_refused: int) -> bool:
+    """True once the parts that the store took are in the ledger, too: their threads have asked for the next ones."""
+    asked = {int(request.query["partNumber"][0]) for request in list(proxy.requests) if request.is_part}
+    return asked >= set(range(first_refused, first_refused + UPLOAD_THREADS))
+
+
 def parts_of_uploads(place: BucketPlace) -> list[int]:
     return sorted(upload.parts for upload in place.store.unfinished_uploads(place.bucket))
 
@@ -82,7 +89,9 @@ def test_a_member_that_gets_its_partition_back_removes_what_was_begun_in_between
     """It goes on with its own upload; that of the other one, who is gone for good, is the later one."""
     stop_behind(proxy, 3)
     with member(place, "one") as first:
-        first.until(lambda: parts_of_uploads(place) == [3], "3 parts of the file are there")
+        first.until(
+            lambda: parts_of_uploads(place) == [3] and noted_parts(proxy, 4), "3 parts of the file are there, and known"
+        )
         first.kill()
     stop_behind(proxy, 2)
     with member(place, "two") as second:

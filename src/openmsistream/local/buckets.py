@@ -174,7 +174,9 @@ def unfinished_uploads(client: Any, bucket: str, prefix: str = "") -> list[Unfin
         for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
             for one in page.get("Uploads", []):
                 # An object whose key begins with .uploads/ is listed as an upload without a key (SeaweedFS 4.48).
-                if one["Key"]:
+                if not one["Key"]:
+                    continue
+                with contextlib.suppress(client.exceptions.NoSuchUpload):  # it was completed or removed meanwhile
                     parts = _parts(client, bucket, one["Key"], one["UploadId"])
                     found.append(
                         UnfinishedUpload(one["Key"], one["UploadId"], one["Initiated"], len(parts), sum(parts.values()))
