@@ -57,6 +57,12 @@ class _Whole:
     publication: Publication
     record_at: tuple[int, int]  # partition and offset
 
+    @property
+    def delivered(self) -> Delivered:
+        """What the ledger is to hold of it."""
+        it = self.publication
+        return Delivered(it.key, it.path, it.size, it.digest, self.version.order)
+
 
 class Delivery:
     """The versions that are finished, and not yet in the ledger."""
@@ -283,11 +289,7 @@ class Delivery:
             )
             self._sink.set_aside(key, error.message, failure)
             self._never(key, error)
-        delivered = [
-            Delivered(each.key, each.path, each.size, each.digest, whole.version.order)
-            for whole in self._pending.values()
-            for each in (whole.publication,)
-        ]
+        delivered = [whole.delivered for whole in self._pending.values()]
         self._ledger.barrier(
             Barrier(
                 positions=positions,
@@ -342,8 +344,7 @@ class Delivery:
         key = self._pending_paths.get(path)
         if key is None:
             return self._same.get(path) or self._ledger.current(path)
-        whole = self._pending[key]
-        return Delivered(key, path, whole.publication.size, whole.publication.digest, whole.version.order)
+        return self._pending[key].delivered
 
     def _is_same(self, current: Delivered, delivered: Delivered) -> bool:
         same = current.digest == delivered.digest and current.size == delivered.size

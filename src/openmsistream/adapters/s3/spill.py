@@ -7,6 +7,7 @@ stands in its files is worth nothing after a restart: they are removed then.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -154,20 +155,21 @@ def pieces_of(body: bytearray | Path) -> Iterator[bytes | bytearray]:
     if not isinstance(body, Path):
         yield body
         return
-    try:
-        with body.open("rb", buffering=0) as file:
-            while piece := file.read(READ_BYTES):
-                yield piece
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _refused(body.parent, error) from error
+    with _reading(body), body.open("rb", buffering=0) as file:
+        while piece := file.read(READ_BYTES):
+            yield piece
 
 
 def whole_of(path: Path) -> bytes:
     """All bytes of a part that was taken as a file, in memory once; raises as ``pieces_of``."""
-    try:
+    with _reading(path):
         return path.read_bytes()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise
     except OSError as error:
