@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openmsistream.local.broker import LocalBroker
+from openmsistream.local.store import LocalStore
 from tests.conftest import MakeTopic
-from tests.faults.support import Place
+from tests.faults.bucket_place import BucketPlace
+from tests.faults.support import Place, Program
 
 FIRST, SECOND = b"of the first instrument", b"of the second one"
 
@@ -24,6 +28,14 @@ def places(tmp_path: Path, broker: LocalBroker, topic: MakeTopic) -> tuple[Place
     return one, two
 
 
+def told(receiver: Program) -> dict[str, Any]:
+    """What a program says of the two, once."""
+    (note,) = (note for note in receiver.of("note") if "two uploaders" in note["text"])
+    assert note["text"].startswith("scan.dat: ")
+    assert "folder of its own" in note["hint"]
+    return note
+
+
 def files(place: Place) -> list[bytes]:
     return sorted(path.read_bytes() for path in place.output.glob("scan*"))
 
@@ -33,15 +45,14 @@ def test_the_later_one_takes_the_place_of_the_other_and_this_is_told(places: tup
     for place in places:
         receiver = place.fetch()
         assert files(place) == [SECOND]
-        (note,) = (note for note in receiver.of("note") if "two uploaders" in note["text"])
-        assert note["text"].startswith("scan.dat: ")
-        assert "--on-existing keep-both" in note["hint"]
+        assert "or choose --on-existing keep-both" in told(receiver)["hint"]
 
 
 def test_with_keep_both_no_file_of_either_is_overwritten(places: tuple[Place, Place]) -> None:
     """Also the next version of each is there."""
     one, two = places
-    one.fetch("--on-existing", "keep-both")
+    receiver = one.fetch("--on-existing", "keep-both")
+    assert "--on-existing" not in told(receiver)["hint"]
     assert files(one) == sorted([FIRST, SECOND])
     assert (one.output / "scan.dat").read_bytes() == FIRST
     for place, data in ((one, b"again, of the first"), (two, b"again, of the second")):
@@ -60,3 +71,14 @@ def test_with_never_the_second_one_goes_to_quarantine(places: tuple[Place, Place
     assert receiver.paths("file_failed") == ["scan.dat"]
     kept = [path.read_bytes() for path in (place.output / ".openmsistream" / "quarantine").glob("*.part")]
     assert kept == [SECOND]
+
+
+def test_in_a_bucket_the_later_one_stays_too(
+    places: tuple[Place, Place], broker: LocalBroker, store: LocalStore, bucket: str
+) -> None:
+    """No option is named that this program does not have."""
+    one, _ = places
+    place = BucketPlace(one.base / "bucket", broker.bootstrap, one.topic, store, bucket)
+    receiver = place.deliver()
+    assert place.objects() == {"scan.dat": hashlib.sha256(SECOND).hexdigest()}
+    assert "--on-existing" not in told(receiver)["hint"]

@@ -82,11 +82,12 @@ class Delivery:
         totals: Totals,
         *,
         keep_others: bool = False,
+        keep_option: str = "",
     ) -> None:
         self._topic, self._sink, self._ledger, self._clock = topic, sink, ledger, clock
         self._events, self._until_stored, self._beside = events, until_stored, beside
         self._settings, self._doubtful, self._expiry = settings, doubtful, expiry
-        self._keep_others = keep_others
+        self._keep_others, self._keep_option = keep_others, keep_option
         self._verifier = Verifier(sink)
         self._pending: dict[VersionKey, _Whole] = {}
         self._pending_paths: dict[str, VersionKey] = {}
@@ -196,12 +197,9 @@ class Delivery:
 
     def _tell_conflict(self, path: str) -> None:
         kept = "what is there stays" if self._keep_others else "the later one takes the place of the other"
-        self._events(
-            Note(
-                f"{path}: two uploaders send this path: {kept}",
-                hint="give each uploader a folder of its own to watch, or a topic, or choose --on-existing keep-both",
-            )
-        )
+        choose = f", or choose {self._keep_option}" if self._keep_option and not self._keep_others else ""
+        hint = f"put the files of each into a folder of its own below the one it watches, or send to two topics{choose}"
+        self._events(Note(f"{path}: two uploaders send this path: {kept}", hint=hint))
 
     def supersede(self, version: OpenVersion, reason: str) -> None:
         """The version is not delivered; ``reason`` says why."""

@@ -76,6 +76,7 @@ class Download:
             self._expiry,
             totals or Totals(),
             keep_others=settings.keep_others,
+            keep_option=settings.keep_option,
         )
         self._spread = Spread(topic, consumer, events)
         self._moved = self._unsure = False

@@ -26,6 +26,7 @@ class DownloadSettings:
         naming: Which names the destination can have.
         alive_seconds: Time between signs of life; below 0: none.
         keep_others: The destination overwrites nothing: of two uploaders that send the same path, both are delivered.
+        keep_option: What a user chooses for that, in the words of the command line; empty: there is no such choice.
         topic_id: Identity of cluster and topic: what was committed of another topic of that name does not count.
     """
 
@@ -36,4 +37,5 @@ class DownloadSettings:
     naming: Naming = field(default_factory=Naming)
     alive_seconds: float = -1
     keep_others: bool = False
+    keep_option: str = ""
     topic_id: str = ""

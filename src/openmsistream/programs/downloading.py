@@ -139,6 +139,7 @@ def _flow(
                 until_idle_seconds=options.until_idle,
                 naming=sink.naming,
                 keep_others=options.on_existing != Existing.REPLACE.value,
+                keep_option=f"--on-existing {Existing.KEEP_BOTH.value}",
                 alive_seconds=options.update_seconds,
                 topic_id=topic.identity,
             ),
