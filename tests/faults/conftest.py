@@ -17,6 +17,15 @@ MakePlace = Callable[..., Place]
 
 REMOVE_SECONDS = 30.0
 """A disk that has much to do must not fail a test that is over."""
+# Else a member that is killed is missed after 45 s only, and a rebalance takes 5 s.
+QUICK_GROUPS = {
+    "group.min.session.timeout.ms": "1000",
+    "group.initial.rebalance.delay.ms": "100",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "2000",
+    "group.consumer.min.heartbeat.interval.ms": "200",
+    "group.consumer.heartbeat.interval.ms": "300",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     """A broker that tests may freeze, kill and restart; each leaves it running."""
     running = LocalBroker.start(tmp_path_factory.mktemp("victim"))
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def quick_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """A broker on which groups notice soon who is gone."""
+    running = LocalBroker.start(tmp_path_factory.mktemp("quick"), settings=QUICK_GROUPS)
     try:
         yield running
     finally:

@@ -46,7 +46,7 @@ def all_in_memory() -> None:
     """Delivery to a bucket keeps every unfinished part in memory."""
     from openmsistream.adapters.s3.spill import Collecting
 
-    exchange(Collecting, "_make_room", lambda _: None)
+    exchange(Collecting, "_make_room", lambda *_: None)
 
 
 def barriers_often() -> None:

@@ -35,6 +35,11 @@ _FILL_BYTES = 128 * 1024 * 1024
 
 Event = dict[str, Any]
 Found = TypeVar("Found")
+PROTOCOLS = {
+    "classic": "group.protocol = classic\nsession.timeout.ms = 2000\nheartbeat.interval.ms = 300",
+    "consumer": "group.protocol = consumer",
+}
+"""What a member's config says, by group protocol; on ``quick_broker`` who is gone is missed after 2 s with both."""
 
 
 def eventually(condition: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:

@@ -10,7 +10,6 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,36 +20,13 @@ from confluent_kafka import Consumer, TopicPartition
 from openmsistream.local.broker import LocalBroker
 from openmsistream.local.topics import create_topic
 from tests.faults.records import produce, raw_records
-from tests.faults.support import LONG, PATIENCE_SECONDS, SEEDS, Place, Program, fill, killed, tree
+from tests.faults.support import LONG, PATIENCE_SECONDS, PROTOCOLS, SEEDS, Place, Program, fill, killed, tree
 
 PARTITIONS = 4
 EVERY_SECONDS = 3.0
 DISTURBANCES = 8
 SMALL, BIG = 25, 2
 GROUP = "archive"
-PROTOCOLS = {
-    "classic": "group.protocol = classic\nsession.timeout.ms = 2000\nheartbeat.interval.ms = 300",
-    "consumer": "group.protocol = consumer",
-}
-# Else a member that is killed is missed after 45 s only, and a rebalance takes 5 s.
-QUICK_GROUPS = {
-    "group.min.session.timeout.ms": "1000",
-    "group.initial.rebalance.delay.ms": "100",
-    "group.consumer.min.session.timeout.ms": "1000",
-    "group.consumer.session.timeout.ms": "2000",
-    "group.consumer.min.heartbeat.interval.ms": "200",
-    "group.consumer.heartbeat.interval.ms": "300",
-}
-
-
-@pytest.fixture(scope="module")
-def quick_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
-    """A broker on which groups notice soon who is gone."""
-    running = LocalBroker.start(tmp_path_factory.mktemp("quick"), settings=QUICK_GROUPS)
-    try:
-        yield running
-    finally:
-        running.stop()
 
 
 class Member:

@@ -14,7 +14,7 @@ from openmsistream.local.store import LocalStore
 from openmsistream.local.topics import create_topic
 from tests.faults.bucket_place import BucketPlace
 from tests.faults.http_proxy import HttpProxy, Refuse, Request
-from tests.faults.support import Program, fill, tree
+from tests.faults.support import PROTOCOLS, Program, fill, tree
 
 MIB = 1024 * 1024
 SIZE = 60 * MIB  # 8 parts
@@ -27,13 +27,21 @@ def proxy(store: LocalStore) -> Iterator[HttpProxy]:
         yield line
 
 
+@pytest.fixture(params=PROTOCOLS)
+def protocol(request: pytest.FixtureRequest) -> str:
+    """Both group protocols."""
+    return str(request.param)
+
+
 @pytest.fixture
-def place(tmp_path: Path, broker: LocalBroker, store: LocalStore, bucket: str, proxy: HttpProxy) -> BucketPlace:
-    """A topic with 1 partition that holds one large file; members that are dead are missed after 6 s."""
+def place(
+    tmp_path: Path, quick_broker: LocalBroker, store: LocalStore, bucket: str, proxy: HttpProxy, protocol: str
+) -> BucketPlace:
+    """A topic with 1 partition that holds one large file; members that are dead are missed soon."""
     topic = f"members-{uuid.uuid4().hex[:12]}"
-    assert create_topic(broker.bootstrap, topic, partitions=1)
-    place = BucketPlace(tmp_path, broker.bootstrap, topic, store, bucket, endpoint=proxy.address)
-    place.configure(consumer=f"group.id = {topic}\nsession.timeout.ms = 6000\n")
+    assert create_topic(quick_broker.bootstrap, topic, partitions=1)
+    place = BucketPlace(tmp_path, quick_broker.bootstrap, topic, store, bucket, endpoint=proxy.address)
+    place.configure(consumer=f"group.id = {topic}\n{PROTOCOLS[protocol]}\n")
     fill(place.watched, {"large": SIZE})
     place.send("--upload-existing")
     return place
