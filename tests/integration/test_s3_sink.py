@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from openmsistream.adapters.s3 import spill
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.sink import About, S3Settings, S3Sink
 from openmsistream.config.s3 import S3Access
@@ -20,7 +21,7 @@ from openmsistream.core.versions import VersionKey, VersionOrder
 from openmsistream.errors import BytesLostError, IntegrityError, StorageError
 from openmsistream.local.store import LocalStore
 from openmsistream.ports import Publication
-from tests.faults.http_proxy import HttpProxy, Meet, Refuse, Request
+from tests.faults.http_proxy import Delay, HttpProxy, Meet, Refuse, Request
 from tests.faults.support import eventually
 
 MIB = 1024 * 1024
@@ -46,9 +47,9 @@ def make(store: LocalStore, bucket: str, proxy: HttpProxy, tmp_path: Path, told:
     """Make sinks on the bucket; each name stands for another computer."""
     with contextlib.ExitStack() as stack:
 
-        def made(name: str = "here", **access: Any) -> S3Sink:
+        def made(name: str = "here", settings: S3Settings = S3Settings("t"), **access: Any) -> S3Sink:  # noqa: B008
             there = S3Access(proxy.address, store.access_key, store.secret_key, region=store.region, **access)
-            sink = S3Sink(Bucket(there, bucket, 20), tmp_path / name, S3Settings("t"), told.append)
+            sink = S3Sink(Bucket(there, bucket, 20), tmp_path / name, settings, told.append)
             stack.callback(sink.close)
             return sink
 
@@ -272,6 +273,68 @@ def test_a_version_whose_name_is_learnt_at_its_end_is_read_again_for_the_right_k
     assert store.unfinished_uploads(bucket) == []
 
 
+def tags(store: LocalStore, bucket: str, path: str) -> dict[str, str]:
+    with contextlib.closing(store.client()) as client:
+        found = client.get_object_tagging(Bucket=bucket, Key=f"t/{path}")["TagSet"]
+    return {tag["Key"]: tag["Value"] for tag in found}
+
+
+def test_a_large_version_that_stands_there_is_not_sent_again_by_who_does_not_know(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """As after the ledger was lost, or on another computer: recognised by what the object says of itself."""
+    large = version("a", LARGE, 1)
+    deliver(make("one"), large, LARGE)
+    assert proxy.count(lambda request: request.is_part) == 3
+    with contextlib.closing(store.client()) as client:  # its first owner was killed before it gave these
+        client.delete_object_tagging(Bucket=bucket, Key="t/a")
+
+    deliver(make("two"), large, LARGE)
+
+    assert proxy.count(lambda request: request.is_part) == 3
+    assert content(store, bucket, "a") == LARGE
+    assert tags(store, bucket, "a")["blake3"] == large.digest.hex()
+    assert store.unfinished_uploads(bucket) == []
+
+    newer = version("a", LARGE, 2)
+    deliver(make("two again"), newer, LARGE)
+    assert proxy.count(lambda request: request.is_part) == 6
+
+
+def test_an_account_that_may_write_and_not_read_delivers(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """As instruments are often given; whether an object stands there already is not known then."""
+    proxy.rule = lambda request: Refuse(403, "AccessDenied") if request.method == "HEAD" else None
+    sink, large, small = make(), version("a", LARGE, 1), version("b", b"small", 2)
+
+    deliver(sink, large, LARGE)
+    deliver(sink, small, b"small")
+
+    assert (content(store, bucket, "a"), content(store, bucket, "b")) == (LARGE, b"small")
+
+
+def test_an_object_that_is_removed_while_its_version_comes_again_is_sent_after_all(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """It stood there when the first part was full."""
+    large = version("a", LARGE, 1)
+    deliver(make("one"), large, LARGE)
+    sink = make("two")
+    write(sink, large, LARGE)
+    sink.sync([large.key])
+    eventually(lambda: proxy.count(lambda r: r.method == "HEAD" and r.status == 200), "it was looked at")
+    with contextlib.closing(store.client()) as client:
+        client.delete_object(Bucket=bucket, Key="t/a")
+    with pytest.raises(BytesLostError, match="is no more"):
+        sink.publish([large])
+
+    deliver(sink, large, LARGE)
+
+    assert content(store, bucket, "a") == LARGE
+    assert store.unfinished_uploads(bucket) == []
+
+
 def test_an_upload_that_somebody_removed_is_begun_anew(make: MakeSink, store: LocalStore, bucket: str):
     """A rule of the bucket, or a person: the version is read again, and arrives."""
     sink, large = make(), version("a", LARGE, 1)
@@ -290,14 +353,17 @@ def test_an_upload_that_somebody_removed_is_begun_anew(make: MakeSink, store: Lo
     assert content(store, bucket, "a") == LARGE
 
 
-def test_parts_that_the_store_has_lost_are_sent_again(make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy):
-    """As after a crash of the store: it acknowledged them, and does not know them when the object is to be made."""
+@pytest.mark.parametrize("code", ["InvalidPart", "BadDigest"])
+def test_parts_that_the_store_has_lost_are_sent_again(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, code: str
+):
+    """As after a crash of the store: it acknowledged them, and has others or none when the object is to be made."""
     refused: list[Request] = []
 
     def rule(request: Request) -> Refuse | None:
         if request.is_end and not refused:
             refused.append(request)
-            return Refuse(400, "InvalidPart")
+            return Refuse(400, code)
         return None
 
     proxy.rule = rule
@@ -312,6 +378,49 @@ def test_parts_that_the_store_has_lost_are_sent_again(make: MakeSink, store: Loc
     assert content(store, bucket, "a") == LARGE
     assert proxy.count(lambda request: request.is_part) == 6
     assert store.unfinished_uploads(bucket) == []
+
+
+def deliver_from_a_disk_that_lost_bytes(sink: S3Sink, publication: Publication, data: bytes, work: Path) -> None:
+    """What stands in the work folder when the first MiB was written is lost; then the rest comes."""
+    sink.write(publication.key, 0, data[:MIB])
+    (kept,) = (work / ".openmsistream" / "parts").iterdir()
+    kept.write_bytes(bytes(MIB))
+    for start in range(MIB, len(data), MIB):
+        sink.write(publication.key, start, data[start : start + MIB])
+    sink.sync([publication.key])
+    assert sink.publish([publication]) == {}
+
+
+@pytest.mark.parametrize("size", [MIB, len(LARGE)], ids=["small", "large"])
+def test_bytes_that_the_work_disk_lost_are_read_again(
+    make: MakeSink, store: LocalStore, bucket: str, tmp_path: Path, size: int
+):
+    """Nothing wrong gets to the store; told is which disk it was."""
+    data = LARGE[:size]
+    sink, one = make(settings=S3Settings("t", budget_bytes=0)), version("a", data, 1)
+    with pytest.raises(BytesLostError, match="did not keep") as error:
+        deliver_from_a_disk_that_lost_bytes(sink, one, data, tmp_path / "here")
+    assert list(error.value.keys) == [one.key]
+    assert "check" in error.value.hint
+    assert "disk" in error.value.hint
+
+    deliver(sink, one, data)
+
+    assert content(store, bucket, "a") == data
+
+
+@pytest.mark.parametrize("size", [MIB, len(LARGE)], ids=["small", "large"])
+def test_control_without_comparing_an_object_would_be_wrong(
+    make: MakeSink, store: LocalStore, bucket: str, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+):
+    """The store is told a checksum of the bytes it gets, and finds nothing wrong."""
+    monkeypatch.setattr(spill, "compare", lambda *_: None)
+    data = LARGE[:size]
+    sink, one = make(settings=S3Settings("t", budget_bytes=0)), version("a", data, 1)
+
+    deliver_from_a_disk_that_lost_bytes(sink, one, data, tmp_path / "here")
+
+    assert content(store, bucket, "a") != data
 
 
 @pytest.mark.parametrize("order", [[2, 0, 1], [0, 2, 1], [1, 2, 0]])
@@ -406,6 +515,20 @@ def test_one_version_that_is_refused_does_not_keep_the_others_waiting(
     assert list(failed) == [long.key]
     assert "1,024" in failed[long.key].message
     assert content(store, bucket, "refused") == b"2"
+
+
+def test_an_upload_that_is_begun_while_its_version_is_given_up_is_removed_at_the_end(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """Its parts are on their way when the program ends: a slow store, and a file whose hash is wrong."""
+    proxy.rule = lambda request: Delay(0.7) if request.is_begin or request.is_part else None
+    sink, large = make(), version("a", LARGE, 1)
+    write(sink, large, LARGE)
+    eventually(lambda: proxy.count(lambda request: request.is_begin), "it is being begun")
+    sink.discard(large.key)
+    sink.close()
+
+    assert store.unfinished_uploads(bucket) == []
 
 
 def test_bytes_that_a_store_gives_back_wrong_are_noticed_when_they_are_read_back(

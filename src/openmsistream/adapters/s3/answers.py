@@ -32,6 +32,10 @@ class UnsupportedError(DeliveryError):
     """This store cannot do that."""
 
 
+class WrongDigestError(StorageError):
+    """What came to the store, or is there, is not what its checksum says."""
+
+
 class WrongKeyError(StorageError):
     """The store does not know who we are, or there is no such bucket: waiting helps only if somebody changes that."""
 
@@ -43,6 +47,7 @@ class NoRightError(StorageError):
 # Source: "Amazon S3 error responses"; SeaweedFS 4.48 and MinIO answer with the same names.
 _CONDITION = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 _GONE = {"NoSuchUpload", "InvalidPart"}
+_DIGEST = {"BadDigest", "XAmzContentChecksumMismatch"}
 _NOT_THERE = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
 _UNSUPPORTED = {"NotImplemented", "MethodNotAllowed", "501", "405"}
 _WHO = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"}
@@ -63,7 +68,7 @@ def told(where: str, what: str, right: str = "") -> Iterator[None]:
         right: What an account needs to be allowed to do it, e.g. ``s3:PutObject``.
 
     Raises:
-        ConditionFailedError, NoSuchUploadError, NotThereError, UnsupportedError: See there.
+        ConditionFailedError, NoSuchUploadError, NotThereError, UnsupportedError, WrongDigestError: See there.
         ProtocolError: No object can have such a key.
         DeliveryError: The store refuses this object for good.
         StorageError: Everything that may be otherwise when it is tried again.
@@ -89,6 +94,8 @@ def _refused(where: str, what: str, right: str, error: ClientError) -> DeliveryE
         return ConditionFailedError(text)
     if code in _GONE:
         return NoSuchUploadError(text)
+    if code in _DIGEST:
+        return WrongDigestError(text, hint=GOES_ON)
     if code == "NoSuchBucket":
         return WrongKeyError(
             f"{where}: there is no such bucket", hint="make the bucket, or give the name of another one"

@@ -12,7 +12,13 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from enum import Enum, auto
 
-from openmsistream.adapters.s3.answers import GOES_ON, ConditionFailedError, NoSuchUploadError, UnsupportedError
+from openmsistream.adapters.s3.answers import (
+    GOES_ON,
+    ConditionFailedError,
+    NoSuchUploadError,
+    UnsupportedError,
+    WrongDigestError,
+)
 from openmsistream.adapters.s3.bucket import ABSENT, ANY, Bucket, Part
 from openmsistream.adapters.s3.ledger import Owed, Uploads
 from openmsistream.adapters.s3.naming import Found, metadata_of, tags_of
@@ -78,9 +84,12 @@ class Placing:
         Make an object of the parts of an upload, all of which are there.
 
         Raises:
-            BytesLostError: The upload is gone.
+            BytesLostError: The upload is gone, or the store holds other bytes than it was sent.
             IntegrityError, DeliveryError, ProtocolError, StorageError: As ``put``.
         """
+        if upload.stands:
+            self._recognise(publication, upload)
+            return
         parts = _in_order(upload, publication.size)
         upload_id, object_key = upload.upload_id or "", upload.object_key
         crc = parts[0].crc
@@ -97,7 +106,7 @@ class Placing:
         others = self._others(upload)
         try:
             result = self._conditionally(publication, object_key, send)
-        except NoSuchUploadError as error:
+        except (NoSuchUploadError, WrongDigestError) as error:
             self._uploads.abandon(upload.key)
             if self.is_overtaken(publication, object_key):
                 return
@@ -117,6 +126,18 @@ class Placing:
         for other in others:
             with suppress(OpenMSIStreamError):
                 self._bucket.abort(object_key, other)
+        self._compare(publication, object_key)
+
+    def _recognise(self, publication: Publication, upload: Upload) -> None:
+        """Nothing was sent, since the object stood there: it still has to, and may not have its tags yet."""
+        object_key = upload.object_key
+        if self.is_overtaken(publication, object_key):
+            return
+        found = self._bucket.look(object_key)
+        if found is None or not _is_it(found, publication):
+            raise BytesLostError(f"{publication.path}: its object was there, and is no more", [upload.key])
+        if tags := tags_of(publication.key, publication.order, publication.digest, publication.hash_name):
+            self._pay(Owed(object_key, publication.key.version, tags))
         self._compare(publication, object_key)
 
     def is_overtaken(self, publication: Publication, object_key: str) -> bool:

@@ -9,18 +9,17 @@ from __future__ import annotations
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Condition, Thread
 
 from blake3 import blake3
 
-from openmsistream.adapters.s3.answers import GOES_ON, NoSuchUploadError
-from openmsistream.adapters.s3.bucket import Body, Bucket, Part
+from openmsistream.adapters.s3.answers import GOES_ON, NoRightError, NoSuchUploadError
+from openmsistream.adapters.s3.bucket import Bucket, Part
 from openmsistream.adapters.s3.ledger import Uploads
-from openmsistream.adapters.s3.spill import IN_MEMORY_BYTES, pieces_of, whole_of
+from openmsistream.adapters.s3.spill import IN_MEMORY_BYTES, PartFile
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import BusyError, BytesLostError, OpenMSIStreamError, StorageError
 
@@ -28,7 +27,7 @@ ROOM_SECONDS = 3.0
 """How long to wait for room: a consumer that does not poll for ``max.poll.interval.ms`` loses its partitions."""
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
 _END_SECONDS = 5.0
-_LOST = "leave the work folder alone, and see whether a rule of the bucket removes unfinished uploads too soon"
+_LOST = "leave the work folder alone, check its disk, and see whether a rule of the bucket removes uploads too soon"
 
 
 @dataclass(eq=False)
@@ -49,6 +48,7 @@ class Upload:
         dropped: Nobody wants it any more.
         replaced: What is dropped goes on as another one with the same id.
         resumed: It was begun before the bytes that come now.
+        stands: The object of this version is there already, of a run that nobody remembers: nothing is sent.
     """
 
     key: VersionKey
@@ -64,6 +64,7 @@ class Upload:
     dropped: bool = False
     replaced: bool = False
     resumed: bool = False
+    stands: bool = False
 
     def again(self) -> Upload:
         """The same upload, whose bytes come again from the first one on: what the store has is compared with them."""
@@ -73,7 +74,7 @@ class Upload:
             self.object_key,
             self.metadata,
             self.upload_id or None,
-            {**self.recorded, **self.done},
+            {} if self.stands else {**self.recorded, **self.done},
             resumed=True,
         )
 
@@ -82,7 +83,7 @@ class Upload:
 class _Job:
     upload: Upload
     number: int
-    body: bytearray | Path
+    body: bytearray | PartFile
     size: int
 
 
@@ -102,7 +103,7 @@ class PartSender:
         self._jobs: deque[_Job] = deque()
         self._on_the_way = 0
         self._ending: set[Upload] = set()
-        self._closing = False
+        self._closing = self._closed = False
         self._threads = [Thread(target=self._work, name=f"part {n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -127,7 +128,7 @@ class PartSender:
             hint=GOES_ON,
         )
 
-    def send(self, upload: Upload, number: int, body: bytearray | Path, size: int) -> None:
+    def send(self, upload: Upload, number: int, body: bytearray | PartFile, size: int) -> None:
         """Give a part; a file is removed once it is sent."""
         with self._changed:
             upload.waiting += 1
@@ -172,6 +173,7 @@ class PartSender:
         deadline = time.monotonic() + _END_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._closed = True
         for job in self._jobs:
             _remove(job)
 
@@ -194,8 +196,8 @@ class PartSender:
                 except NoSuchUploadError:
                     self._end(job, lost="its unfinished upload was removed by somebody else")
                     break
-                except FileNotFoundError:
-                    self._end(job, lost="a file of it in the work folder was removed by somebody else")
+                except BytesLostError as error:
+                    self._end(job, lost=error.message)
                     break
                 except StorageError as error:
                     self._tell(job, error)
@@ -220,35 +222,47 @@ class PartSender:
         return not (upload.dropped or upload.lost or upload.refused or self._closing)
 
     def _sent(self, job: _Job) -> Part:
-        upload, crc, digest = job.upload, 0, blake3()
-        for piece in pieces_of(job.body):
+        upload, body, crc, digest = job.upload, _at_once(job.body), 0, blake3()
+        for piece in body.pieces() if isinstance(body, PartFile) else (body,):
             crc = zlib.crc32(piece, crc)
             digest.update(piece)
         recorded = upload.recorded.get(job.number)
         if recorded is not None and (recorded.size, recorded.digest) == (job.size, digest.digest()):
             return recorded
         upload_id = self._begun(upload)
-        with _opened(job) as body:
-            etag = self._bucket.put_part(upload.object_key, upload_id, job.number, body, size=job.size, crc=crc)
+        if upload_id is None:
+            return Part(job.number, job.size, "", crc, digest.digest())
+        with body.open() if isinstance(body, PartFile) else nullcontext(body) as sent:
+            etag = self._bucket.put_part(upload.object_key, upload_id, job.number, sent, size=job.size, crc=crc)
         part = Part(job.number, job.size, etag, crc, digest.digest())
         self._uploads.part_done(upload_id, part)
         return part
 
-    def _begun(self, upload: Upload) -> str:
+    def _begun(self, upload: Upload) -> str | None:
+        """The id of an upload, which is begun if need be; None when its object stands already."""
         with self._changed:
             self._changed.wait_for(lambda: upload.upload_id != "")
-            if upload.upload_id is not None:
+            if upload.upload_id is not None or upload.stands:
                 return upload.upload_id
             upload.upload_id = ""  # one thread begins it, the others wait
-        begun: str | None = None
+        begun, stands = None, False
         try:
-            begun = self._bucket.begin(upload.object_key, upload.metadata())
-            self._uploads.begun(upload.key, upload.object_key, begun)
+            stands = self._stands(upload)
+            if not stands:
+                begun = self._bucket.begin(upload.object_key, upload.metadata())
+                self._uploads.begun(upload.key, upload.object_key, begun)
         finally:
             with self._changed:
-                upload.upload_id = begun
+                upload.upload_id, upload.stands = begun, stands
                 self._changed.notify_all()
         return begun
+
+    def _stands(self, upload: Upload) -> bool:
+        try:
+            found = self._bucket.look(upload.object_key)
+        except NoRightError:
+            return False  # who may only write sends it, and the condition at the end decides
+        return found is not None and found.version == upload.key.version
 
     def _tell(self, job: _Job, error: StorageError) -> None:
         with self._changed:
@@ -275,24 +289,15 @@ class PartSender:
                 self._ending.discard(upload)
             self._changed.notify_all()
         _remove(job)
-        if abandoned and not self._closing and upload.upload_id:
+        if abandoned and upload.upload_id and not self._closed:  # else nobody is there any more to be told
             self._uploads.abandon_one(upload.upload_id)
 
 
-@contextmanager
-def _opened(job: _Job) -> Iterator[Body]:
-    """The body of a job as a request takes it: small ones at once, since a file is sent in very small pieces."""
-    body = job.body
-    if not isinstance(body, Path):
-        yield body
-        return
-    if job.size <= IN_MEMORY_BYTES:
-        yield whole_of(body)
-        return
-    with body.open("rb") as file:
-        yield file
+def _at_once(body: bytearray | PartFile) -> bytes | bytearray | PartFile:
+    """A body as a request takes it: small ones from memory, since a file is sent in very small pieces."""
+    return body.whole() if isinstance(body, PartFile) and body.size <= IN_MEMORY_BYTES else body
 
 
 def _remove(job: _Job) -> None:
-    if isinstance(job.body, Path):
-        job.body.unlink(missing_ok=True)
+    if isinstance(job.body, PartFile):
+        job.body.remove()

@@ -6,15 +6,17 @@ stands in its files is worth nothing after a restart: they are removed then.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles
 from openmsistream.core.versions import VersionKey
-from openmsistream.errors import StorageError
+from openmsistream.errors import BytesLostError, StorageError
 
 BUDGET_BYTES = 16 * 1024 * 1024
 """So many bytes of unfinished parts stay in memory; more files than that makes parts of are kept on disk."""
@@ -31,24 +33,70 @@ class Collected:
     Attributes:
         size: How many there are.
         memory: The bytes, or None when they are in a file.
+        crc: The CRC-32 of those in a file, as they came: the disk may not give back what it was given.
     """
 
     key: VersionKey
     size: int = 0
     memory: bytearray | None = field(default_factory=bytearray)
+    crc: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """
+    The file of a part that was taken, which is the taker's to remove.
+
+    ``crc`` is that of the ``size`` bytes as they came. Methods that read raise BytesLostError when these are not the
+    bytes of the file any more, and StorageError when it cannot be read now.
+    """
+
+    path: Path
+    size: int
+    crc: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes in pieces; that they are wrong is told behind the last one."""
+        crc = 0
+        with self.open() as file:
+            while piece := _read_from(file, READ_BYTES):
+                crc = zlib.crc32(piece, crc)
+                yield piece
+        compare(self.path, crc, self.crc)
+
+    def whole(self) -> bytes:
+        """All its bytes, in memory once."""
+        with self.open() as file:
+            data = _read_from(file, -1)
+        compare(self.path, zlib.crc32(data), self.crc)
+        return data
+
+    def open(self) -> BinaryIO:
+        """The file, for reading."""
+        try:
+            return self.path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise BytesLostError(f"{self.path}: it was removed by somebody else", ()) from error
+        except OSError as error:
+            raise _refused(self.path.parent, error) from error
+
+    def remove(self) -> None:
+        """It is not needed any more."""
+        with suppress(OSError):  # a disk that fails; at the next start it is removed
+            self.path.unlink()
 
 
 class Collecting:
     """
     The unfinished parts of all open versions. ``read`` and ``whole`` may be called from any thread,
-    the rest from one at a time.
+    the rest from one at a time. A part in a file is compared with what came whenever it is read.
 
     Args:
         folder: For the files; it is made, and emptied.
         budget_bytes: How many bytes may be in memory together.
 
     Raises:
-        StorageError: The folder cannot be made or written; also of every method that writes.
+        StorageError: The folder cannot be made or written; also of every method that writes, which may be repeated.
     """
 
     def __init__(self, folder: Path, budget_bytes: int = BUDGET_BYTES) -> None:
@@ -79,24 +127,32 @@ class Collecting:
 
     def add(self, part: Collected, data: memoryview) -> None:
         """Bytes behind those that are there."""
+        if part.memory is not None and self._in_memory + len(data) > self._budget:
+            self._make_room(len(data))  # first: bytes that were taken must not come again since there was no room
         if part.memory is None:
             self._write(part, part.size, data)
+            part.crc = zlib.crc32(data, part.crc)
         else:
             part.memory += data
             self._in_memory += len(data)
         part.size += len(data)
-        if self._in_memory > self._budget:
-            self._make_room()
 
     def read(self, part: Collected, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes of a part again, in pieces."""
-        for begin in range(start, stop, READ_BYTES):
-            yield self._piece(part, begin, min(begin + READ_BYTES, stop))
-
-    def _piece(self, part: Collected, start: int, stop: int) -> bytes:
+        """Bytes of a part again, in pieces; BytesLostError behind the last one when the disk lost some of the part."""
         memory = part.memory
         if memory is not None:
-            return bytes(memoryview(memory)[start:stop])
+            for begin in range(start, stop, READ_BYTES):
+                yield bytes(memoryview(memory)[begin : min(begin + READ_BYTES, stop)])
+            return
+        crc = 0
+        for begin in range(0, part.size, READ_BYTES):
+            piece = self._piece(part, begin, min(begin + READ_BYTES, part.size))
+            crc = zlib.crc32(piece, crc)
+            if wanted := piece[max(0, start - begin) : max(0, stop - begin)]:
+                yield wanted
+        compare(self._files.path(part.key), crc, part.crc)
+
+    def _piece(self, part: Collected, start: int, stop: int) -> bytes:
         try:
             with self._lock:
                 return b"".join(self._files.read(part.key, start, stop))
@@ -104,26 +160,28 @@ class Collecting:
             raise _refused(self._folder, error) from error
 
     def whole(self, part: Collected) -> bytes | bytearray:
-        """All bytes of a part; of one in memory the very ones, which are not to be changed."""
+        """All bytes of a part; of one in memory the very ones, which are not to be changed. Raises as ``read``."""
         return part.memory if part.memory is not None else b"".join(self.read(part, 0, part.size))
 
-    def take(self, part: Collected) -> bytearray | Path:
-        """The part's bytes, or the file that holds them, which is the caller's to remove; it is none of ours now."""
+    def take(self, part: Collected) -> bytearray | PartFile:
+        """The part's bytes, or the file that holds them; it is none of ours now."""
         self._parts.pop(part, None)
         if part.memory is not None:
             self._in_memory -= part.size
             return part.memory
-        path = self._files.path(part.key)
+        taken = PartFile(self._files.path(part.key), part.size, part.crc)
         with self._lock:
-            self._files.finish(part.key, part.size)
-            self._files.gone(part.key)
-        return path
+            with suppress(OSError):  # a disk that lost bytes may say so here; the CRC says it for sure
+                self._files.finish(part.key, part.size)
+            with suppress(OSError):
+                self._files.gone(part.key)
+        return taken
 
     def drop(self, part: Collected) -> None:
         """Forget a part's bytes."""
         taken = self.take(part)
-        if isinstance(taken, Path):
-            taken.unlink(missing_ok=True)
+        if isinstance(taken, PartFile):
+            taken.remove()
 
     def close(self) -> None:
         """Forget everything."""
@@ -131,15 +189,15 @@ class Collecting:
             self.drop(part)
         self._files.close()
 
-    def _make_room(self) -> None:
-        """Put the largest parts into files, so many that it is not needed again at once."""
+    def _make_room(self, size: int) -> None:
+        """Put the largest parts into files until ``size`` bytes have room, and some more: it takes time each time."""
         largest = sorted((p for p in self._parts if p.memory is not None), key=lambda p: p.size, reverse=True)
         for part in largest:
-            if self._in_memory <= self._budget - min(_ROOM_MADE, self._budget):
+            if self._in_memory + size <= self._budget - min(_ROOM_MADE, self._budget):
                 return
             memory = part.memory or bytearray()
             self._write(part, 0, memoryview(memory))
-            part.memory = None
+            part.memory, part.crc = None, zlib.crc32(memory)
             self._in_memory -= len(memory)
 
     def _write(self, part: Collected, offset: int, data: memoryview) -> None:
@@ -150,30 +208,19 @@ class Collecting:
             raise _refused(self._folder, error) from error
 
 
-def pieces_of(body: bytearray | Path) -> Iterator[bytes | bytearray]:
-    """The bytes of a part that was taken, in pieces; FileNotFoundError when somebody removed its file."""
-    if not isinstance(body, Path):
-        yield body
-        return
-    with _reading(body), body.open("rb", buffering=0) as file:
-        while piece := file.read(READ_BYTES):
-            yield piece
+def compare(path: Path, found: int, crc: int) -> None:
+    """BytesLostError when the CRC-32 of what a file holds is not that of what was put there."""
+    if found != crc:
+        raise BytesLostError(
+            f"{path}: its disk did not keep what was written to it", (), hint="check the disk of the work folder"
+        )
 
 
-def whole_of(path: Path) -> bytes:
-    """All bytes of a part that was taken as a file, in memory once; raises as ``pieces_of``."""
-    with _reading(path):
-        return path.read_bytes()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _read_from(file: BinaryIO, size: int) -> bytes:
     try:
-        yield
-    except FileNotFoundError:
-        raise
+        return file.read(size)
     except OSError as error:
-        raise _refused(path.parent, error) from error
+        raise _refused(Path(file.name).parent, error) from error
 
 
 def _refused(folder: Path, error: OSError) -> StorageError:
