@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import cast
 
+from openmsistream.adapters.heap import keep_for_reuse
 from openmsistream.cli import exit_codes
 from openmsistream.cli.arguments import config_name, parse, refuse_without_bucket, refuse_without_folder, typed
 from openmsistream.cli.printable import printable
@@ -50,6 +51,7 @@ def run_program(model: type[CommonOptions], namespace: argparse.Namespace) -> in
         print(printable(set_abort_rule(options, config, options.set_abort_rule)))
         return exit_codes.OK
     control = Control()
+    keep_for_reuse()
     with reporter_for(options, "download" if model in {DownloadOptions, S3Options} else "upload") as report:
         for warning in config.warnings:
             report(Note(warning))
