@@ -13,12 +13,14 @@ from blake3 import blake3
 
 from openmsistream.adapters.s3 import spill
 from openmsistream.adapters.s3.bucket import Bucket
+from openmsistream.adapters.s3.ledger import Uploads
+from openmsistream.adapters.s3.sending import PartSender, Upload
 from openmsistream.adapters.s3.sink import About, S3Settings, S3Sink
 from openmsistream.config.s3 import S3Access
 from openmsistream.core.chunk import HashName
 from openmsistream.core.events import Event, Note
 from openmsistream.core.versions import VersionKey, VersionOrder
-from openmsistream.errors import BytesLostError, IntegrityError, StorageError
+from openmsistream.errors import BusyError, BytesLostError, IntegrityError, StorageError
 from openmsistream.local.store import LocalStore
 from openmsistream.ports import Publication
 from tests.faults.http_proxy import Delay, HttpProxy, Meet, Refuse, Request
@@ -167,6 +169,31 @@ def test_parts_of_a_large_file_are_sent_in_parallel(make: MakeSink, store: Local
 
     assert proxy.count(lambda request: request.is_part) == 4
     assert content(store, bucket, "a") == data
+
+
+@pytest.mark.parametrize(("size", "most"), [(8 * MIB, 4), (16 * MIB, 2)])
+def test_of_larger_parts_fewer_are_sent_at_once(
+    store: LocalStore, bucket: str, proxy: HttpProxy, tmp_path: Path, size: int, most: int
+):
+    """Memory does not grow with the parts, which grow with the file; each that arrives makes room for another."""
+    taking = threading.Event()
+    proxy.rule = lambda request: taking.wait(60) and None if request.is_part else None
+    there = S3Access(proxy.address, store.access_key, store.secret_key, region=store.region)
+    with (
+        contextlib.closing(Bucket(there, bucket, 20)) as open_bucket,
+        contextlib.closing(Uploads(tmp_path / "uploads.sqlite")) as uploads,
+        contextlib.closing(PartSender(open_bucket, uploads, 4)) as sender,
+    ):
+        upload = Upload(VersionKey("a", b"v" * 16), "t/a", dict)
+        for number in range(1, most + 1):
+            sender.wait_for_room(upload, 0)
+            sender.send(upload, number, bytearray(size), size)
+        with pytest.raises(BusyError, match=f"{most} parts are on their way"):
+            sender.wait_for_room(upload, 0)
+        taking.set()
+        sender.wait_for_room(upload, 60)
+        sender.wait_for(upload)
+        assert sorted(upload.done) == list(range(1, most + 1))
 
 
 # -- stores that know less --------------------------------------------------------------------------------------------

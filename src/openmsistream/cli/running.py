@@ -51,7 +51,8 @@ def run_program(model: type[CommonOptions], namespace: argparse.Namespace) -> in
         print(printable(set_abort_rule(options, config, options.set_abort_rule)))
         return exit_codes.OK
     control = Control()
-    keep_for_reuse()
+    if model is not S3Options:  # whose growing parts would leave holes between each other
+        keep_for_reuse()
     with reporter_for(options, "download" if model in {DownloadOptions, S3Options} else "upload") as report:
         for warning in config.warnings:
             report(Note(warning))

@@ -19,6 +19,7 @@ from blake3 import blake3
 from openmsistream.adapters.s3.answers import GOES_ON, NoRightError, NoSuchUploadError
 from openmsistream.adapters.s3.bucket import Bucket, Part
 from openmsistream.adapters.s3.ledger import Uploads
+from openmsistream.adapters.s3.parts import PART_BYTES
 from openmsistream.adapters.s3.spill import IN_MEMORY_BYTES, PartFile
 from openmsistream.core.versions import VersionKey
 from openmsistream.errors import BusyError, BytesLostError, OpenMSIStreamError, StorageError
@@ -86,6 +87,11 @@ class _Job:
     body: bytearray | PartFile
     size: int
 
+    @property
+    def in_memory(self) -> int:
+        """So many bytes of it are in memory when it is sent; larger parts are sent from their file."""
+        return self.size if self.size <= IN_MEMORY_BYTES else 0
+
 
 class PartSender:
     """
@@ -94,14 +100,15 @@ class PartSender:
     Args:
         bucket: Where to.
         uploads: Told of what was begun and done.
-        threads: How many parts are sent at once; as many may wait in memory in all.
+        threads: How many parts are sent at once, and how many there may be in all; of larger ones than the first of
+            a file fewer, so that memory does not grow with a file.
     """
 
     def __init__(self, bucket: Bucket, uploads: Uploads, threads: int) -> None:
         self._bucket, self._uploads, self._most = bucket, uploads, threads
         self._changed = Condition()
         self._jobs: deque[_Job] = deque()
-        self._on_the_way = 0
+        self._on_the_way = self._in_memory = 0
         self._ending: set[Upload] = set()
         self._closing = self._closed = False
         self._threads = [Thread(target=self._work, name=f"part {n}", daemon=True) for n in range(threads)]
@@ -118,22 +125,28 @@ class PartSender:
         """
         with self._changed:
             self._raise_for(upload, also_problem=False)
-            if self._changed.wait_for(lambda: self._on_the_way < self._most or upload.lost, seconds):
+            if self._changed.wait_for(lambda: self._has_room or upload.lost, seconds):
                 self._raise_for(upload, also_problem=False)
                 return
             problem = upload.problem or next((job.upload.problem for job in self._jobs if job.upload.problem), None)
         raise problem or BusyError(
-            f"{self._bucket.where}: it is slow: {self._most} parts are on their way, and none arrived for"
+            f"{self._bucket.where}: it is slow: {self._on_the_way} parts are on their way, and none arrived for"
             f" {seconds:g} s",
             hint=GOES_ON,
         )
+
+    @property
+    def _has_room(self) -> bool:
+        return self._on_the_way < self._most and self._in_memory < self._most * PART_BYTES
 
     def send(self, upload: Upload, number: int, body: bytearray | PartFile, size: int) -> None:
         """Give a part; a file is removed once it is sent."""
         with self._changed:
             upload.waiting += 1
             self._on_the_way += 1
-            self._jobs.append(_Job(upload, number, body, size))
+            job = _Job(upload, number, body, size)
+            self._in_memory += job.in_memory
+            self._jobs.append(job)
             self._changed.notify_all()
 
     def wait_for(self, upload: Upload) -> None:
@@ -280,6 +293,7 @@ class PartSender:
         with self._changed:
             upload.waiting -= 1
             self._on_the_way -= 1
+            self._in_memory -= job.in_memory
             upload.lost, upload.refused = upload.lost or lost, upload.refused or refused
             if part is not None:
                 upload.done[part.number] = part
