@@ -7,9 +7,7 @@ plain attributes, which the loop reads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from openmsistream.core.versions import VersionKey
+from dataclasses import dataclass
 
 SHUTDOWN_SECONDS = 10.0
 """How long a program that was asked to stop goes on finishing what is in flight; the rest is parked."""
@@ -63,8 +61,6 @@ class Totals:
     handled: int = 0
     handled_bytes: int = 0
     quarantined: int = 0
-    read_again: set[VersionKey] = field(default_factory=set)
-    """Versions whose bytes came back wrong from the destination: the second time their sender has to answer for it."""
 
 
 class Every:
