@@ -191,6 +191,13 @@ def trust_paths() -> None:
     write_in_place()
 
 
+def refuse_at_once() -> None:
+    """The downloader blames the sender of a file for what it reads back from its own disk."""
+    from openmsistream.pipeline.delivery import Delivery
+
+    exchange(Delivery, "_read_again", lambda *_: None)
+
+
 CHANGES: dict[str, Callable[[], None]] = {
     one.__name__: one
     for one in (
@@ -204,6 +211,7 @@ CHANGES: dict[str, Callable[[], None]] = {
         ledger_refuses_twice,
         never_lose_count,
         never_read_again,
+        refuse_at_once,
         sync_once_more,
         trust_files,
         trust_paths,

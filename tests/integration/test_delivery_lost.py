@@ -70,6 +70,7 @@ def test_a_partial_file_that_was_cut_is_told(root: Path):
         os.truncate(partials(root)[0], 2)
         with pytest.raises(BytesLostError):
             list(sink.read(one.key, 0, 4))
+        assert sink.restore([one.key]) == set()  # else a restart would go on with it, and find the same again
 
 
 def test_new_files_come_in_when_the_folder_of_partial_files_was_removed(root: Path):
@@ -107,6 +108,21 @@ def test_what_the_disk_did_not_keep_is_lost_and_not_only_late(root: Path, monkey
         with pytest.raises(BytesLostError) as told:
             sink.sync([each.key for each in many])
         assert list(told.value.keys) == [each.key for each in many]
+
+
+def test_what_the_disk_does_not_give_back_is_not_asked_for_again(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """A damaged place on it: the version begins anew, in a file of its own."""
+    with sink_on(root) as sink:
+        (one,) = write(sink, version("a", b"data"))
+        monkeypatch.setattr(os, "read", lambda *_: refused(_))
+        with pytest.raises(BytesLostError, match="does not give back") as told:
+            list(sink.read(one.key, 0, 4))
+        monkeypatch.undo()
+        assert list(told.value.keys) == [one.key]
+        assert sink.restore([one.key]) == set()
+
+        deliver(sink, version("a", b"data"))
+    assert visible(root) == {"a": b"data"}
 
 
 def test_a_share_that_says_only_at_closing_that_it_is_full_is_heard(root: Path, monkeypatch: pytest.MonkeyPatch):

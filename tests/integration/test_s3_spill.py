@@ -116,6 +116,28 @@ def test_bytes_that_the_disk_lost_are_not_taken_for_what_came(number: int):
             taken.whole()
 
 
+def test_bytes_that_the_disk_does_not_give_back_are_read_again(monkeypatch: pytest.MonkeyPatch):
+    """To ask the disk for ever would stop everything behind them."""
+
+    def fails(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with collecting(0) as (parts, three):
+        add(parts, three[0], b"bytes")
+        with monkeypatch.context() as patch:
+            patch.setattr(PartialFiles, "read", fails)
+            with pytest.raises(BytesLostError, match="cannot be read: Input/output error"):
+                parts.whole(three[0])
+        taken = parts.take(three[0])
+        assert isinstance(taken, PartFile)
+        taken.path.unlink()
+        taken.path.mkdir()  # what cannot be read is a folder here: opening it fails, and is tried again
+        with pytest.raises(StorageError) as error:
+            taken.whole()
+        assert not isinstance(error.value, BytesLostError)
+        taken.path.rmdir()
+
+
 def test_control_without_comparing_they_are(monkeypatch: pytest.MonkeyPatch):
     """The size alone is right."""
     monkeypatch.setattr(spill, "compare", lambda *_: None)

@@ -100,6 +100,26 @@ def test_a_version_whose_bytes_do_not_have_its_digest_is_quarantined(topic: Memo
     assert host.committed() == 3
 
 
+def test_a_file_that_the_disk_gave_back_wrong_is_read_from_the_topic_again(topic: MemoryTopic):
+    """A disk that loses bytes without a word, as in a power cut, is not its sender's fault: nothing is quarantined."""
+    host = Host(topic)
+    first, second, last = v2_records("a", DATA, 1)
+    send(topic, first, second)
+    host.settle()
+    host.sink._synced.clear()  # its disk said that they were safe
+    host.kill(power_cut=True)
+    send(topic, last, *v2_records("b", b"b", 2))
+
+    with pytest.raises(BytesLostError, match="does not have its hash"):
+        host.settle()
+    host.start()
+    host.settle()
+
+    assert host.sink.files == {"a": DATA, "b": b"b"}
+    assert host.told.of(Quarantined) == []
+    assert host.committed() == 4
+
+
 def test_a_full_disk_pauses_reading_and_goes_on_by_itself(topic: MemoryTopic):
     """Nothing is lost or quarantined because there was no room."""
     host = Host(topic)

@@ -10,18 +10,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from openmsistream.core.assembly import OpenVersion
 from openmsistream.core.chunk import Chunk, HashName
 from openmsistream.core.events import FileDelivered, FileFailed, FileSuperseded, Note, Quarantined
 from openmsistream.core.versions import VersionKey, is_conflict, is_newer
 from openmsistream.core.wire.v1 import delivered_name
-from openmsistream.errors import OpenMSIStreamError, StorageError
+from openmsistream.errors import BytesLostError, OpenMSIStreamError, StorageError
 from openmsistream.pipeline.beside import Beside
 from openmsistream.pipeline.expiry import Expiry
 from openmsistream.pipeline.patience import TakenAwayError, UntilStored
-from openmsistream.pipeline.runner import Totals
+from openmsistream.pipeline.runner import DownloadTotals
 from openmsistream.pipeline.verifying import Verifier
 from openmsistream.ports import Barrier, Clock, Delivered, DownloadLedger, Events, Failure, Publication, Record, Sink
 
@@ -79,7 +79,7 @@ class Delivery:
         settings: BarrierSettings,
         doubtful: Mapping[int, int],
         expiry: Expiry,
-        totals: Totals,
+        totals: DownloadTotals,
         *,
         keep_others: bool = False,
         keep_option: str = "",
@@ -166,6 +166,8 @@ class Delivery:
         key, path, size = version.key, final_path(version), version.size or 0
         self._dirty.discard(key)
         if not self._slowly(lambda: self._verifier.agrees(version), size):
+            if self._verifier.read_back and key not in self.totals.read_again:
+                self._read_again(key, path)
             self._refuse(version, path, record)
             return False
         delivered = Delivered(key, path, size, version.digest or b"", version.order)
@@ -347,6 +349,16 @@ class Delivery:
     def _is_same(self, current: Delivered, delivered: Delivered) -> bool:
         same = current.digest == delivered.digest and current.size == delivered.size
         return same and current.key not in self._pending and self._sink.stands(current.path, current.size)
+
+    def _read_again(self, key: VersionKey, path: str) -> NoReturn:
+        """A disk may lose bytes without a word, as in a power cut: before a file is refused they come once more."""
+        self.totals.read_again.add(key)
+        self.discard(key)
+        raise BytesLostError(
+            f"{path}: what was read back of it from the destination does not have its hash",
+            [key],
+            hint="if that is told often, check the disk; if its sender is wrong, the file goes to quarantine now",
+        )
 
     def _refuse(self, version: OpenVersion, path: str, record: Record) -> None:
         reason = "its bytes differ from the hash its sender gave"

@@ -26,7 +26,7 @@ from openmsistream.pipeline.download_settings import DownloadSettings
 from openmsistream.pipeline.expiry import Expiry
 from openmsistream.pipeline.partitions import Partitions
 from openmsistream.pipeline.patience import TakenAwayError, UntilStored
-from openmsistream.pipeline.runner import Control, Every, Totals
+from openmsistream.pipeline.runner import Control, DownloadTotals, Every
 from openmsistream.pipeline.spread import Spread
 from openmsistream.ports import Clock, Consumer, DownloadLedger, Events, Record, Sink
 
@@ -54,7 +54,7 @@ class Download:
         events: Events,
         control: Control,
         settings: DownloadSettings,
-        totals: Totals | None = None,
+        totals: DownloadTotals | None = None,
     ) -> None:
         self._topic, self._consumer, self._selection, self._clock = topic, consumer, selection, clock
         self._events, self._control, self._settings = events, control, settings
@@ -74,7 +74,7 @@ class Download:
             settings.barrier,
             self._partitions.doubtful,
             self._expiry,
-            totals or Totals(),
+            totals or DownloadTotals(),
             keep_others=settings.keep_others,
             keep_option=settings.keep_option,
         )
@@ -90,7 +90,7 @@ class Download:
         self._bytes_lost: BytesLostError | None = None
 
     @property
-    def totals(self) -> Totals:
+    def totals(self) -> DownloadTotals:
         """What was done since the start."""
         return self._delivery.totals
 
@@ -116,7 +116,7 @@ class Download:
 
     # -- the loop -------------------------------------------------------------------------------------------
 
-    def run(self) -> Totals:
+    def run(self) -> DownloadTotals:
         """
         Deliver files until told to stop, idle for as long as the settings say, or the topic is another one.
 

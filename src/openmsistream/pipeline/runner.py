@@ -7,7 +7,9 @@ plain attributes, which the loop reads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from openmsistream.core.versions import VersionKey
 
 SHUTDOWN_SECONDS = 10.0
 """How long a program that was asked to stop goes on finishing what is in flight; the rest is parked."""
@@ -61,6 +63,14 @@ class Totals:
     handled: int = 0
     handled_bytes: int = 0
     quarantined: int = 0
+
+
+@dataclass(slots=True)
+class DownloadTotals(Totals):
+    """What a program that reads a topic did since its start, over all its flows."""
+
+    read_again: set[VersionKey] = field(default_factory=set)
+    """Versions whose bytes came back wrong from the destination: the second time their sender has to answer for it."""
 
 
 class Every:

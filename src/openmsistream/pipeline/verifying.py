@@ -18,12 +18,14 @@ class Verifier:
 
     Attributes:
         found: The digest of the bytes that ``agrees`` was asked of last.
+        read_back: True when some of these came back from the sink: then it may be the reason that they do not agree.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._hashed: dict[VersionKey, tuple[Hasher, int]] = {}
         self.found = b""
+        self.read_back = False
 
     def take(self, version: OpenVersion, offset: int, data: Buffer) -> None:
         """Bytes of a version were written at ``offset``."""
@@ -46,7 +48,8 @@ class Verifier:
         """
         hasher, upto = self._hashed.pop(version.key, (new_hasher(version.hash_name), 0))
         size = version.size or 0
-        if upto < size:
+        self.read_back = upto < size
+        if self.read_back:
             for piece in self._sink.read(version.key, upto, size):
                 hasher.update(piece)
         self.found = hasher.digest()

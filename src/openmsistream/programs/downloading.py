@@ -24,7 +24,7 @@ from openmsistream.core.paths import WORK_FOLDER
 from openmsistream.pipeline.download import Download
 from openmsistream.pipeline.download_settings import DownloadSettings
 from openmsistream.pipeline.expiry import ExpirySettings
-from openmsistream.pipeline.runner import Control, Totals
+from openmsistream.pipeline.runner import Control, DownloadTotals
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.delivering import announced
@@ -118,7 +118,12 @@ def download(
 
 @contextmanager
 def _flow(
-    options: DownloadOptions, events: Events, control: Control, topic: TopicInfo, settings: Settings, totals: Totals
+    options: DownloadOptions,
+    events: Events,
+    control: Control,
+    topic: TopicInfo,
+    settings: Settings,
+    totals: DownloadTotals,
 ) -> Iterator[Download]:
     with (
         announced(options, topic.name, _file(options, "calls", topic), events, control) as announcing,

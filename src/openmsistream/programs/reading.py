@@ -21,7 +21,7 @@ from openmsistream.config.options_s3 import S3Options
 from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
 from openmsistream.core.selection import Selection
 from openmsistream.pipeline.download import Download
-from openmsistream.pipeline.runner import Control, Totals
+from openmsistream.pipeline.runner import Control, DownloadTotals
 from openmsistream.ports import Events
 from openmsistream.programs.setup import PATIENCE_SECONDS, reach
 from openmsistream.programs.telemetry import Telemetry
@@ -32,8 +32,8 @@ REST_SECONDS, REST_SECONDS_MAX = 1.0, 60.0
 TURN_SECONDS = 0.1
 
 Options = DownloadOptions | S3Options
-Flow = Callable[[TopicInfo, Settings, Totals], AbstractContextManager[Download]]
-"""Makes the flow for a topic, with everything it needs, from the consumer's settings; ``Totals`` go on over flows."""
+Flow = Callable[[TopicInfo, Settings, DownloadTotals], AbstractContextManager[Download]]
+"""Makes the flow for a topic, with everything it needs, from the consumer's settings; the totals go on over flows."""
 
 
 def ignore(event: Event) -> None:
@@ -80,7 +80,7 @@ def read_topic(
     """
     group = resolve_group_id(options.group_id(config.consumer.group_id), lambda: f"openmsistream-{uuid.uuid4()}")
     settings = config.consumer.settings.replaced({"group.id": group})
-    totals, patience = Totals(), None if options.until_idle is None else PATIENCE_SECONDS
+    totals, patience = DownloadTotals(), None if options.until_idle is None else PATIENCE_SECONDS
     events.count(
         lambda: {
             "n_messages_read": totals.records,

@@ -31,7 +31,7 @@ from openmsistream.pipeline.delivery import BarrierSettings, final_path
 from openmsistream.pipeline.download import Download
 from openmsistream.pipeline.download_settings import DownloadSettings
 from openmsistream.pipeline.expiry import ExpirySettings
-from openmsistream.pipeline.runner import Control, Totals
+from openmsistream.pipeline.runner import Control, DownloadTotals
 from openmsistream.ports import Events, Sink
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.legacy import modern
@@ -172,7 +172,7 @@ def _flow(
     control: Control,
     topic: TopicInfo,
     settings: Settings,
-    totals: Totals,
+    totals: DownloadTotals,
 ) -> Iterator[Download]:
     work = _work_folder(options, access, topic)
     with (

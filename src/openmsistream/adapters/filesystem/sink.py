@@ -101,9 +101,28 @@ class FolderSink:
             raise _storage_error(self.root, error) from error
 
     def read(self, key: VersionKey, start: int, stop: int) -> Iterator[Buffer]:
-        """The bytes of an open version again, in pieces of up to 1 MiB."""
-        with self._told():
+        """
+        The bytes of an open version again, in pieces of up to 1 MiB.
+
+        Raises:
+            BytesLostError: Somebody cut or removed them, or the disk does not give them back. What is left of them is
+                removed, so that nobody goes on with it.
+        """
+        try:
             yield from self._partials.read(key, start, stop)
+        except BytesLostError:
+            self.discard(key)
+            raise
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise _storage_error(self.root, error) from error
+            path = self._partials.path(key)
+            self.discard(key)
+            raise BytesLostError(
+                f"{path}: the disk does not give back what was written: {error.strerror}",
+                [key],
+                hint="check that disk; the file is read from the topic again",
+            ) from error
 
     def sync(self, keys: Iterable[VersionKey]) -> None:
         """

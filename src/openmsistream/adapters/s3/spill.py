@@ -23,6 +23,7 @@ BUDGET_BYTES = 16 * 1024 * 1024
 IN_MEMORY_BYTES = 16 * 1024 * 1024
 """Larger parts, which files beyond 23 GB have, are kept on disk from their first byte on."""
 _ROOM_MADE = BUDGET_BYTES // 4
+_LOOK = "check the disk of the work folder"
 
 
 @dataclass(eq=False, slots=True)
@@ -157,7 +158,7 @@ class Collecting:
             with self._lock:
                 return b"".join(self._files.read(part.key, start, stop))
         except OSError as error:
-            raise _refused(self._folder, error) from error
+            raise _unread(self._files.path(part.key), error) from error
 
     def whole(self, part: Collected) -> bytes | bytearray:
         """All bytes of a part; of one in memory the very ones, which are not to be changed. Raises as ``read``."""
@@ -211,16 +212,19 @@ class Collecting:
 def compare(path: Path, found: int, crc: int) -> None:
     """BytesLostError when the CRC-32 of what a file holds is not that of what was put there."""
     if found != crc:
-        raise BytesLostError(
-            f"{path}: its disk did not keep what was written to it", (), hint="check the disk of the work folder"
-        )
+        raise BytesLostError(f"{path}: its disk did not keep what was written to it", (), hint=_LOOK)
 
 
 def _read_from(file: BinaryIO, size: int) -> bytes:
     try:
         return file.read(size)
     except OSError as error:
-        raise _refused(Path(file.name).parent, error) from error
+        raise _unread(Path(file.name), error) from error
+
+
+def _unread(path: Path, error: OSError) -> BytesLostError:
+    """A disk that does not give bytes back now may never do; the topic does."""
+    return BytesLostError(f"{path}: cannot be read: {error.strerror or error}", (), hint=_LOOK)
 
 
 def _refused(folder: Path, error: OSError) -> StorageError:
