@@ -14,7 +14,7 @@ from openmsistream.core.paths import partition_for
 from openmsistream.core.versions import VersionKey, tag_of
 from openmsistream.core.watermark import TAGS_MAX, Mark, Start, Why, decode_mark, encode_mark, topic_tag
 from openmsistream.errors import StorageError
-from openmsistream.pipeline.beside import ALONE_SECONDS
+from openmsistream.pipeline import beside
 from openmsistream.pipeline.download import Download
 from openmsistream.ports import Barrier, Commit
 from tests.pipeline.hosts import Host
@@ -377,12 +377,13 @@ class SlowSink(MemorySink):
 
     def sync(self, keys: Iterable[VersionKey]) -> None:
         for _ in range(3):
-            assert self.polls.acquire(timeout=ALONE_SECONDS * 20), "nobody polls meanwhile"
+            assert self.polls.acquire(timeout=60), "nobody polls meanwhile"
         super().sync(keys)
 
 
-def test_a_consumer_stays_in_its_group_while_a_barrier_takes_long(topic: MemoryTopic):
+def test_a_consumer_stays_in_its_group_while_a_barrier_takes_long(topic: MemoryTopic, monkeypatch: pytest.MonkeyPatch):
     """It is polled and hands out nothing meanwhile; then all goes on."""
+    monkeypatch.setattr(beside, "ALONE_SECONDS", 0.01)
     host = Host(topic)
     slow = SlowSink()
     host.sink = slow  # type: ignore[assignment]
