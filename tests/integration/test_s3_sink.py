@@ -12,6 +12,7 @@ import pytest
 from blake3 import blake3
 
 from openmsistream.adapters.s3 import spill
+from openmsistream.adapters.s3.answers import WrongDigestError
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.ledger import Uploads
 from openmsistream.adapters.s3.sending import PartSender, Upload
@@ -440,14 +441,28 @@ def test_bytes_that_the_work_disk_lost_are_read_again(
 def test_control_without_comparing_an_object_would_be_wrong(
     make: MakeSink, store: LocalStore, bucket: str, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """The store is told a checksum of the bytes it gets, and finds nothing wrong."""
+    """A store that checks nothing finds nothing wrong."""
     monkeypatch.setattr(spill, "compare", lambda *_: None)
     data = LARGE[:size]
-    sink, one = make(settings=S3Settings("t", budget_bytes=0)), version("a", data, 1)
+    sink, one = make(settings=S3Settings("t", budget_bytes=0), checksums="none"), version("a", data, 1)
 
     deliver_from_a_disk_that_lost_bytes(sink, one, data, tmp_path / "here")
 
     assert content(store, bucket, "a") != data
+
+
+def test_the_store_refuses_a_part_that_is_not_what_came(
+    make: MakeSink, store: LocalStore, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its checksum is that of the bytes as they came: what a disk loses after they were compared is noticed, too."""
+    monkeypatch.setattr(spill, "compare", lambda *_: None)
+    sink, one = make(settings=S3Settings("t", budget_bytes=0)), version("a", LARGE, 1)
+
+    with pytest.raises(WrongDigestError):
+        deliver_from_a_disk_that_lost_bytes(sink, one, LARGE, tmp_path / "here")
+
+    with contextlib.closing(store.client()) as client:
+        assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
 @pytest.mark.parametrize("order", [[2, 0, 1], [0, 2, 1], [1, 2, 0]])

@@ -108,11 +108,8 @@ class Placing:
             result = self._conditionally(publication, object_key, send)
         except (NoSuchUploadError, WrongDigestError) as error:
             self._uploads.abandon(upload.key)
-            if self.is_overtaken(publication, object_key):
+            if not self._stands(publication, upload, error.message):
                 return
-            found = self._bucket.look(object_key)
-            if found is None or not _is_it(found, publication):
-                raise BytesLostError(error.message, [upload.key]) from error
             result = _Result.MADE  # just before a kill
         if result is _Result.MADE:
             self._uploads.ended(upload_id)
@@ -130,15 +127,20 @@ class Placing:
 
     def _recognise(self, publication: Publication, upload: Upload) -> None:
         """Nothing was sent, since the object stood there: it still has to, and may not have its tags yet."""
-        object_key = upload.object_key
-        if self.is_overtaken(publication, object_key):
+        if not self._stands(publication, upload, f"{publication.path}: its object was there, and is no more"):
             return
-        found = self._bucket.look(object_key)
-        if found is None or not _is_it(found, publication):
-            raise BytesLostError(f"{publication.path}: its object was there, and is no more", [upload.key])
         if tags := tags_of(publication.key, publication.order, publication.digest, publication.hash_name):
-            self._pay(Owed(object_key, publication.key.version, tags))
-        self._compare(publication, object_key)
+            self._pay(Owed(upload.object_key, publication.key.version, tags))
+        self._compare(publication, upload.object_key)
+
+    def _stands(self, publication: Publication, upload: Upload, lost: str) -> bool:
+        """True when its object is there, False when a newer one is, which is told; else BytesLostError(lost)."""
+        found = self._bucket.look(upload.object_key)
+        if found is not None and _is_it(found, publication):
+            return True
+        if found is not None and self._is_newer(found, publication, upload.object_key):
+            return False
+        raise BytesLostError(lost, [upload.key])
 
     def is_overtaken(self, publication: Publication, object_key: str) -> bool:
         """True when a newer version stands there; that is told."""

@@ -235,9 +235,9 @@ class PartSender:
         return not (upload.dropped or upload.lost or upload.refused or self._closing)
 
     def _sent(self, job: _Job) -> Part:
-        upload, body, crc, digest = job.upload, _at_once(job.body), 0, blake3()
+        upload, body, digest = job.upload, _at_once(job.body), blake3()
+        crc = job.body.crc if isinstance(job.body, PartFile) else zlib.crc32(job.body)
         for piece in body.pieces() if isinstance(body, PartFile) else (body,):
-            crc = zlib.crc32(piece, crc)
             digest.update(piece)
         recorded = upload.recorded.get(job.number)
         if recorded is not None and (recorded.size, recorded.digest) == (job.size, digest.digest()):
