@@ -426,7 +426,7 @@ def test_two_retries_at_once_do_not_disturb_each_other(lab: Lab) -> None:
     """The second one says that the first one runs."""
     lab.record(v2_chunks("a.dat", b"1")[0])
 
-    with Staging(lab.root, lab.root / WORK_FOLDER):
+    with Staging(lab.root / WORK_FOLDER):
         assert lab.type("retry", "--all")[0] == ERROR
     assert lab.retry("--all")["xrd-0-0"][0] == "delivered"
 

@@ -72,6 +72,11 @@ def parts_of_uploads(place: BucketPlace) -> list[int]:
     return sorted(upload.parts for upload in place.store.unfinished_uploads(place.bucket))
 
 
+def began(member: Program) -> str:
+    """When a member last began with the file, as text that can be compared; "" when it has not."""
+    return max((str(event["time"]) for event in member.of("file_started")), default="")
+
+
 def expected(place: BucketPlace) -> dict[str, str]:
     return {path.decode(): digest for path, digest in tree(place.watched).items()}
 
@@ -82,8 +87,10 @@ def test_a_running_member_removes_what_a_dead_one_left_behind(place: BucketPlace
     with member(place, "one") as one, member(place, "two") as two:
         for each in (one, two):
             each.until_event("program_started")
-        one.until(lambda: parts_of_uploads(place) == [3], "3 parts of the file are there")
-        busy, other = (one, two) if one.of("file_started") else (two, one)
+        # Until both are in the group the partition may have been with each of them, and both have begun.
+        one.until(lambda: 3 in parts_of_uploads(place), "3 parts of the file are there")
+        one.until(lambda: began(one) or began(two), "one of them says so")
+        busy, other = (one, two) if began(one) > began(two) else (two, one)
         busy.kill()
         proxy.rule = lambda _: None
         other.until_event("file_delivered", path="large")

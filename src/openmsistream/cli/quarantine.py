@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from openmsistream.cli import exit_codes
 from openmsistream.cli.printable import printable
+from openmsistream.cli.progress import ProgressLine, add_progress
 from openmsistream.cli.sizes import size
 
 if TYPE_CHECKING:
     from openmsistream.adapters.filesystem.quarantine import Entry, Quarantine
     from openmsistream.core.chunk import Chunk
+    from openmsistream.core.events import Event
     from openmsistream.programs.quarantine import Outcome
 
 SHOWN = 50
@@ -39,7 +41,9 @@ examples:
      openmsistream quarantine show archive xrd-0-1234
   3. Try everything again after an update, with missing parts read from the topic:
      openmsistream quarantine retry archive --all --config lab.config
-  4. Remove one entry for good:
+  4. The same for a bucket, whose program keeps it in a work folder of its state folder:
+     openmsistream quarantine retry state/s3-xrd-0a1b2c3d4e5f6071 --all --config lab.config
+  5. Remove one entry for good:
      openmsistream quarantine drop archive xrd-0-1234
 """
 
@@ -50,7 +54,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "quarantine",
         help="what a downloader could not handle: list, show, retry, drop",
         description="Records and files that a downloader could not handle stand in the work folder of its output "
-        "folder. List them, look at one, try them again, remove them. Works while the downloader runs.",
+        "folder, those of openmsistream s3 in its state folder. List them, look at one, try them again, remove them. "
+        "Works while the downloader runs.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,7 +66,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     show.add_argument("id", metavar="ID", help="from list")
     retry = _action(actions, "retry", "decode, check and put together again; deliver what can be delivered now", _retry)
     _add_ids(retry)
-    retry.add_argument("--config", metavar="NAME", help="config file, to read missing parts from the topic")
+    retry.add_argument(
+        "--config", metavar="NAME", help="config file, to read missing parts from the topic, and to reach a bucket"
+    )
     retry.add_argument(
         "--topic-name", "--topic_name", default="", metavar="TOPIC", help="the topic of files that do not name theirs"
     )
@@ -69,6 +76,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--accept", action="store_true", help="deliver a file even if its bytes do not have the hash its sender gave"
     )
     retry.add_argument("--as", dest="rename", default="", metavar="PATH", help="deliver one entry under this path")
+    add_progress(retry)
     drop = _action(actions, "drop", "remove entries for good", _drop)
     _add_ids(drop)
     drop.add_argument("--yes", action="store_true", help="do not ask")
@@ -78,7 +86,12 @@ def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, run: object
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the output folder of a downloader")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="the output folder of a downloader, or a work folder of openmsistream s3",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per entry; times in UTC")
     parser.set_defaults(run=run, fail=parser.error)
     return parser
@@ -233,6 +246,8 @@ def _preview_text(raw: bytes) -> str:
 
 
 def _retry(namespace: argparse.Namespace) -> int:
+    from openmsistream.core.events import Note  # noqa: PLC0415
+    from openmsistream.programs.destinations import destination  # noqa: PLC0415
     from openmsistream.programs.quarantine import Result, Retry  # noqa: PLC0415
     from openmsistream.programs.setup import load_config  # noqa: PLC0415
 
@@ -240,16 +255,26 @@ def _retry(namespace: argparse.Namespace) -> int:
     if namespace.rename and len(namespace.ids) != 1:
         namespace.fail("--as delivers one entry: give one ID")
     quarantine = _open(namespace.folder)
-    counts = dict.fromkeys(Result, 0)
+    counts, progress = dict.fromkeys(Result, 0), ProgressLine(namespace.progress)
 
     def tell(outcome: Outcome) -> None:
         counts[outcome.result] += 1
+        progress.clear()
         _print_outcome(outcome, as_json=namespace.json)
+
+    def note(event: Event) -> None:
+        progress.clear()
+        if isinstance(event, Note):
+            print(f"note: {printable(event.text)}", file=sys.stderr)
 
     config = load_config(namespace.config) if namespace.config else None
     topic, accept, rename = namespace.topic_name, namespace.accept, namespace.rename
-    retry = Retry(quarantine, tell, config=config, topic=topic, accept=accept, rename=rename)
-    retry.run(_chosen(namespace, quarantine))
+    try:
+        with destination(quarantine, config, note, progress) as place:
+            retry = Retry(quarantine, place, tell, progress, config=config, topic=topic, accept=accept, rename=rename)
+            retry.run(_chosen(namespace, quarantine))
+    finally:
+        progress.clear()
     if namespace.json:
         print(
             json.dumps(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openmsistream.cli.printable import printable
+from openmsistream.cli.progress import ProgressLine, add_progress
 from openmsistream.cli.sizes import size
 from openmsistream.errors import OpenMSIStreamError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from openmsistream.programs.comparing import Summary
 
 EQUAL, DIFFERENT, FAILED = 0, 1, 2
-_TERMINAL_SECONDS, _PLAIN_SECONDS = 0.2, 10.0
 _KEYS = ("upload_regex", "include", "exclude", "symlinks", "names", "bucket", "key_template")
 
 _EXAMPLES = """\
@@ -82,9 +81,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     report = parser.add_argument_group("what is reported")
     report.add_argument("--json", action="store_true", help="print one JSON object for each difference, and a summary")
-    report.add_argument(
-        "--progress", choices=("auto", "plain", "none"), default="auto", help="how progress is shown on standard error"
-    )
+    add_progress(report)
     parser.set_defaults(run=lambda namespace: _run(namespace, parser))
 
 
@@ -114,7 +111,7 @@ def _verify(namespace: argparse.Namespace) -> int:
         extras=not namespace.ignore_extra,
         **{key: getattr(namespace, key) for key in _KEYS},
     )
-    progress = _Progress(namespace.progress)
+    progress = ProgressLine(namespace.progress)
 
     def tell(finding: Finding) -> None:
         progress.clear()
@@ -191,30 +188,3 @@ def _print_json(summary: Summary, seconds: float) -> None:
 
 def _by_word(entry: tuple[object, int]) -> str:
     return str(getattr(entry[0], "value", ""))
-
-
-class _Progress:
-    """One line on a terminal that is written over, or a line now and then; always on standard error."""
-
-    def __init__(self, form: str) -> None:
-        self._terminal = form == "auto" and sys.stderr.isatty()
-        self._silent = form == "none" or (form == "auto" and not self._terminal)
-        self._seconds = _TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS
-        self._next = 0.0
-        self._shown = False
-
-    def __call__(self, stage: str, done: int, of: int | None, count: int) -> None:
-        if self._silent or (now := time.monotonic()) < self._next:
-            return
-        self._next = now + self._seconds
-        text = f"{stage}: {done:,}" + (f" of {of:,}" if of else "") + (f", {size(count)}" if count else "")
-        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
-        sys.stderr.flush()
-        self._shown = self._terminal
-
-    def clear(self) -> None:
-        """Make room for a line."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._shown = False

@@ -29,7 +29,7 @@ from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.delivering import announced
 from openmsistream.programs.legacy import modern, refuse_type
-from openmsistream.programs.reading import ignore, open_ledger, read_topic, selection_for, summary
+from openmsistream.programs.reading import ignore, open_ledger, read_topic, selection_for, summary, with_the_place
 from openmsistream.programs.setup import ledger_file, load_config
 from openmsistream.programs.telemetry import LogLines, telemetry
 
@@ -137,7 +137,7 @@ def _flow(
             ledger,
             selection_for(options),
             SystemClock(),
-            announcing,
+            with_the_place(announcing, options.output_dir),
             control,
             DownloadSettings(
                 expiry=ExpirySettings(seconds=options.expire_after),

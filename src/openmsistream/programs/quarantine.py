@@ -16,16 +16,17 @@ from openmsistream.adapters.filesystem.staging import Staging, digest_of
 from openmsistream.adapters.kafka.whole_topic import WholeTopic
 from openmsistream.adapters.sqlite.scratch import OffsetTable
 from openmsistream.config.models import ProgramConfig
-from openmsistream.config.options_download import DownloadOptions
 from openmsistream.core.assembly import Assembly, OpenVersion, Verb
 from openmsistream.core.chunk import Chunk, HashName
 from openmsistream.core.events import Event
-from openmsistream.core.versions import VersionOrder, is_newer, key_of
+from openmsistream.core.versions import VersionKey, VersionOrder, is_newer, key_of
 from openmsistream.core.wire.recognise import decode_record
-from openmsistream.errors import ProtocolError
+from openmsistream.errors import DeliveryError, IntegrityError, ProtocolError
 from openmsistream.pipeline.delivery import final_path
 from openmsistream.pipeline.runner import Control
-from openmsistream.ports import Record
+from openmsistream.ports import Publication, Record
+from openmsistream.programs.comparing import Progress
+from openmsistream.programs.destinations import Destination
 from openmsistream.programs.setup import PATIENCE_SECONDS, reach
 from openmsistream.programs.topic_versions import final_path_of
 
@@ -36,7 +37,7 @@ _ELSEWHERE = "--as PATH delivers it under another name"
 class Result(Enum):
     """What became of an entry; the values are the words of ``--json``."""
 
-    DELIVERED = "delivered"  # its file stands in the output folder, and the entry is gone from quarantine
+    DELIVERED = "delivered"  # its file stands at the destination, and the entry is gone from quarantine
     NOTHING_TO_DELIVER = "nothing to deliver"  # it can be read now and holds no bytes of a file; the entry is gone
     KEPT = "kept"  # it still cannot be handled
 
@@ -63,9 +64,10 @@ class _Version:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A version that is whole and right, and waits for its name."""
+    """A version that is whole and right, and waits for its name; ``name`` is what it is called in the staging."""
 
     name: str
+    publication: Publication
     order: VersionOrder
     ids: list[str]
 
@@ -76,9 +78,10 @@ class Retry:
 
     Args:
         quarantine: Where they are.
+        destination: Where their files are delivered.
         tell: Called with what became of each.
-        config: Where the topics are, to read missing chunks from, and how the downloader calls files; None: missing
-            chunks are not looked for.
+        progress: Told how much of a topic was read.
+        config: Where the topics are, to read missing chunks from; None: missing chunks are not looked for.
         topic: The topic of entries that do not say which one they came from.
         accept: Deliver a file that was put aside even when its bytes do not have the hash that its sender gave.
         rename: Deliver under this relative path instead; for one entry only.
@@ -90,19 +93,19 @@ class Retry:
     def __init__(
         self,
         quarantine: Quarantine,
+        destination: Destination,
         tell: Callable[[Outcome], None],
+        progress: Progress,
         *,
         config: ProgramConfig | None = None,
         topic: str = "",
         accept: bool = False,
         rename: str = "",
     ) -> None:
-        self._quarantine, self._tell, self._config, self._topic = quarantine, tell, config, topic
-        self._accept = accept
-        names = config.option_defaults(DownloadOptions).get("names", "auto") if config is not None else "auto"
-        self._staging = Staging(quarantine.root, quarantine.work, names)
-        self._naming = self._staging.naming
-        self._rename = self._naming.check(rename) if rename else ""
+        self._quarantine, self._destination, self._tell, self._progress = quarantine, destination, tell, progress
+        self._config, self._topic, self._accept = config, topic, accept
+        self._staging = Staging(quarantine.work)
+        self._rename = destination.check(rename) if rename else ""
         self._assembly = Assembly()
         self._versions: dict[str, _Version] = {}
         self._ready: dict[str, list[_Ready]] = {}
@@ -115,7 +118,7 @@ class Retry:
 
         Raises:
             ConfigError: Another retry runs on this folder, or the topic is not there.
-            StorageError: The output folder cannot be written.
+            StorageError: The destination, or the work folder, cannot be written.
             UnavailableError, DeliveryError: The topic cannot be read.
         """
         records, files = OffsetTable(), list[str]()
@@ -153,7 +156,7 @@ class Retry:
             return
         try:
             chunk = decode_record(record.value, record.headers)
-            path = self._rename or self._naming.check(final_path_of(chunk))
+            path = self._rename or self._destination.check(final_path_of(chunk))
         except ProtocolError as error:
             self._kept(entry.id, error.message, error.hint)
             return
@@ -196,8 +199,12 @@ class Retry:
             for each in sorted(wanted.ids):
                 self._kept(each, _wrong_hash(version.hash_name, expected, digest), _hash_hint(), wanted.path)
             return
-        ready = self._whole[name] = _Ready(name, version.order, sorted(wanted.ids))
-        self._ready.setdefault(self._rename or final_path(version), []).append(ready)
+        path = self._rename or final_path(version)
+        publication = Publication(
+            version.key, path, version.size or 0, version.mtime_ns, digest, version.hash_name, version.order
+        )
+        ready = self._whole[name] = _Ready(name, publication, version.order, sorted(wanted.ids))
+        self._ready.setdefault(path, []).append(ready)
 
     def _newest(self, path: str, versions: list[_Ready]) -> None:
         """Deliver the newest of the versions of a path; the others are done with once it is there."""
@@ -205,7 +212,7 @@ class Retry:
         for other in versions[1:]:
             if is_newer(other.order, newest.order):
                 newest = other
-        delivered = self._deliver(newest.ids, newest.name, path)
+        delivered = self._deliver(newest.ids, newest.name, newest.publication)
         for other in versions:
             if other is newest:
                 continue
@@ -216,19 +223,21 @@ class Retry:
                 else:
                     self._kept(each, "a newer version of its file could not be delivered", "", path)
 
-    def _deliver(self, ids: list[str], name: str, path: str) -> bool:
-        reason = "something else of that name is there, and nothing is replaced"
+    def _deliver(self, ids: list[str], name: str, publication: Publication) -> bool:
+        reason, hint = "something else of that name is there, and nothing is replaced", _ELSEWHERE
         try:
-            delivered = self._staging.deliver(name, path)
+            delivered = self._destination.add(self._staging.finish(name), publication)
         except ProtocolError as error:
             delivered, reason = False, error.message
+        except (DeliveryError, IntegrityError) as error:
+            delivered, reason, hint = False, error.message, error.hint
         finally:
             self._staging.discard(name)
         for each in ids:
             if delivered:
-                self._done(each, Result.DELIVERED, path, "whole, and in the output folder")
+                self._done(each, Result.DELIVERED, publication.path, f"whole, and {self._destination.where}")
             else:
-                self._kept(each, reason, _ELSEWHERE, path)
+                self._kept(each, reason, hint, publication.path)
         return delivered
 
     # -- files that were put aside ------------------------------------------------------------------------------
@@ -240,7 +249,8 @@ class Retry:
         if entry.size is None:
             self._wait_for_topic(entry)
             return
-        found = digest_of(self._quarantine.bytes_path(entry), entry.hash_name or HashName.BLAKE3)
+        hash_name = entry.hash_name or HashName.BLAKE3
+        found = digest_of(self._quarantine.bytes_path(entry), hash_name)
         right = entry.digest is not None and found == entry.digest
         if not right and not self._accept:
             self._wait_for_topic(entry)
@@ -249,7 +259,10 @@ class Retry:
             self._kept(entry.id, "its name is not valid Unicode, and only how it looks was kept", _ELSEWHERE)
             return
         self._staging.take(self._quarantine.bytes_path(entry), entry.id)
-        self._deliver([entry.id], entry.id, self._rename or entry.path)
+        path = self._rename or entry.path
+        # A note that does not say the version leaves the digest for it, as with 1.x.
+        key = VersionKey(path, entry.version or found)
+        self._deliver([entry.id], entry.id, Publication(key, path, entry.size, entry.mtime_ns, found, hash_name))
 
     def _wait_for_topic(self, entry: Entry) -> None:
         """Its bytes are not right; those on the topic may be."""
@@ -265,8 +278,11 @@ class Retry:
             return
         settings = self._config.consumer.settings
         whole = WholeTopic(settings, reach(settings, topic, _ignore, Control(), PATIENCE_SECONDS))
+        count = size = 0
         try:
             for record in whole.records():
+                count, size = count + 1, size + len(record.value or b"")
+                self._progress(f"reading topic {topic}", count, whole.total, size)
                 try:
                     chunk = decode_record(record.value, record.headers)
                 except ProtocolError:

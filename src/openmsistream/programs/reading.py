@@ -5,6 +5,7 @@ Where whole files go, and which adapters that takes, each of them chooses itself
 
 from __future__ import annotations
 
+import shlex
 import time
 import uuid
 from collections import deque
@@ -18,7 +19,7 @@ from openmsistream.config.ini import Settings
 from openmsistream.config.models import ProgramConfig, resolve_group_id
 from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import S3Options
-from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted
+from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted, Quarantined
 from openmsistream.core.selection import Selection
 from openmsistream.pipeline.download import Download
 from openmsistream.pipeline.runner import Control, DownloadTotals
@@ -104,6 +105,25 @@ def read_topic(
             rest = min(2 * rest, REST_SECONDS_MAX) if totals.files == delivered else REST_SECONDS
             _rest(rest, control)
             delivered = totals.files
+
+
+def with_the_place(events: Events, root: Path) -> Events:
+    """The events, and behind the first of something that went into quarantine where that is: below ``root``."""
+    told = False
+
+    def tell(event: Event) -> None:
+        nonlocal told
+        events(event)
+        if isinstance(event, Quarantined) and not told:
+            told = True
+            events(
+                Note(
+                    "what cannot be handled is kept, and looked at and tried again with openmsistream quarantine",
+                    hint=f"openmsistream quarantine list {shlex.quote(str(root))}",
+                )
+            )
+
+    return tell
 
 
 def _rest(seconds: float, control: Control) -> None:

@@ -35,7 +35,7 @@ from openmsistream.pipeline.runner import Control, DownloadTotals
 from openmsistream.ports import Events, Sink
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.legacy import modern
-from openmsistream.programs.reading import ignore, open_ledger, read_topic, selection_for, summary
+from openmsistream.programs.reading import ignore, open_ledger, read_topic, selection_for, summary, with_the_place
 from openmsistream.programs.setup import load_config, state_folder
 from openmsistream.programs.telemetry import LogLines, telemetry
 
@@ -186,7 +186,7 @@ def _flow(
             ledger,
             selection_for(options),
             SystemClock(),
-            events,
+            with_the_place(events, work),
             control,
             DownloadSettings(
                 # Small files wait for it in memory.
@@ -219,6 +219,7 @@ def _sinks(
     from openmsistream.adapters.s3.copies import BucketAndFolder  # noqa: PLC0415
     from openmsistream.adapters.s3.naming import object_key  # noqa: PLC0415
     from openmsistream.adapters.s3.sink import S3Settings, S3Sink  # noqa: PLC0415
+    from openmsistream.adapters.s3.work_folder import Goes, note  # noqa: PLC0415
 
     parts = max(options.upload_threads, options.n_threads)
     how = S3Settings(topic.name, options.key_template, parts, options.put_threads, read_back=options.verify_read_back)
@@ -228,6 +229,7 @@ def _sinks(
     except StorageError as error:
         events(Note(f"{error.message}; it is tried again when there is something to deliver", hint=error.hint))
     with closing(S3Sink(bucket, work, how, events)) as sink:
+        note(work, Goes(options.bucket_name, access.endpoint or "", topic.name, options.key_template))
         if options.copies is None:
             yield sink, sink
             return

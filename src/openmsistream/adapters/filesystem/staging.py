@@ -22,9 +22,9 @@ from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPla
 from openmsistream.adapters.filesystem.spelling import folds, spelling_on_disk
 from openmsistream.core.chunk import HashName
 from openmsistream.core.hashing import new_hasher
-from openmsistream.core.names import Naming, naming_for
+from openmsistream.core.names import naming_for
 from openmsistream.errors import ConfigError, StorageError
-from openmsistream.ports import Buffer
+from openmsistream.ports import Buffer, Publication
 
 READ_BYTES = 1024 * 1024
 _FILE_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -33,38 +33,30 @@ _BY_DESCRIPTOR = os.rename in os.supports_dir_fd and os.open in os.supports_dir_
 
 class Staging:
     """
-    A folder ``retry`` in the work folder; one program at a time may have it.
+    A folder ``retry`` in a work folder; one program at a time may have it.
 
     Args:
-        root: The output folder.
-        work: Its work folder, on the same disk.
-        names: What becomes of names that Windows cannot have, as for the downloader: auto, keep, map, refuse.
+        work: The work folder, on the disk that files are to get their names on.
 
     Raises:
         ConfigError: Another program has it.
-        StorageError: It cannot be made.
+        StorageError: It cannot be made, or its disk is full or refuses; also of every method.
     """
 
-    def __init__(self, root: Path, work: Path, names: str = "auto") -> None:
-        self._root, self._base = root, work / "retry"
+    def __init__(self, work: Path) -> None:
+        self._work, self._base = work, work / "retry"
         self._lock = FileLock(work / "retry.lock")
         self._folder = self._base
-        self._spelling = spelling_on_disk(root, naming_for(names, windows=os.name == "nt", folds=folds(root)))
-
-    @property
-    def naming(self) -> Naming:
-        """The names at this destination."""
-        return self._spelling.naming
 
     def __enter__(self) -> Self:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ConfigError(
-                f"{self._root}: another retry is under way there", hint="wait for its end, then try again"
+                f"{self._work}: another retry is under way there", hint="wait for its end, then try again"
             ) from None
         try:
-            with self._told():
+            with _told(self._work):
                 shutil.rmtree(self._base, ignore_errors=True)  # of one that was killed
                 self._base.mkdir()
                 self._folder = Path(tempfile.mkdtemp(dir=self._base))
@@ -81,7 +73,7 @@ class Staging:
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
         """Keep bytes of a file at their offset; ``name`` is ours, and no path."""
-        with self._told():
+        with _told(self._work):
             fd = os.open(self._folder / name, _FILE_FLAGS, 0o666)
             with os.fdopen(fd, "r+b", buffering=0) as file:
                 file.seek(offset)
@@ -91,7 +83,7 @@ class Staging:
 
     def take(self, source: Path, name: str) -> None:
         """Take the bytes of another file on the same disk, which stays where it is."""
-        with self._told():
+        with _told(self._work):
             try:
                 os.link(source, self._folder / name, follow_symlinks=False)
             except OSError:
@@ -99,21 +91,52 @@ class Staging:
 
     def digest(self, name: str, hash_name: HashName) -> bytes:
         """The digest of a file that was put together here."""
-        with self._told():
+        with _told(self._work):
             return digest_of(self._folder / name, hash_name)
 
     def discard(self, name: str) -> None:
         """Forget a file."""
-        with self._told():
+        with _told(self._work):
             (self._folder / name).unlink(missing_ok=True)
 
-    def deliver(self, name: str, path: str) -> bool:
+    def finish(self, name: str) -> Path:
+        """Where a file stands that nothing more is written to; its bytes are on the disk."""
+        path = self._folder / name
+        with _told(self._work):
+            fd = os.open(path, _FILE_FLAGS, 0o666)  # made here when it is empty: nothing was written
+            try:
+                sync_data(fd)
+            finally:
+                os.close(fd)
+        return path
+
+
+class FreeNames:
+    """
+    An output folder as the destination of ``retry``: files get names that are free.
+
+    Args:
+        root: The output folder.
+        names: What becomes of names that Windows cannot have, as for the downloader: auto, keep, map, refuse.
+    """
+
+    where = "in the output folder"
+
+    def __init__(self, root: Path, names: str = "auto") -> None:
+        self._root = root
+        self._spelling = spelling_on_disk(root, naming_for(names, windows=os.name == "nt", folds=folds(root)))
+
+    def check(self, path: str) -> str:
+        """The path, when a file of that path can be delivered here; else ProtocolError."""
+        return self._spelling.naming.check(path)
+
+    def add(self, file: Path, publication: Publication) -> bool:
         """
         Give a file its final name, if that is free.
 
         Args:
-            name: What it is called here.
-            path: Relative path; it stands there as a downloader would call it.
+            file: Where it stands, on the disk of the output folder.
+            publication: Its relative path; it stands there as a downloader would call it.
 
         Returns:
             True when it got the name now, or a file with the same content has it; False when something else has.
@@ -122,19 +145,14 @@ class Staging:
             ProtocolError: The path leads outside or through a link, or its name cannot be had here.
             StorageError: The disk is full, read-only, or refuses.
         """
-        with self._told():
-            fd = os.open(self._folder / name, _FILE_FLAGS, 0o666)  # made here when it is empty: nothing was written
-            try:
-                sync_data(fd)
-            finally:
-                os.close(fd)
-            folder = os.open(self._folder, os.O_RDONLY) if _BY_DESCRIPTOR else -1
+        with _told(self._root):
+            folder = os.open(file.parent, os.O_RDONLY) if _BY_DESCRIPTOR else -1
             try:
                 placing = (
-                    DescriptorPlacing(self._root, folder) if _BY_DESCRIPTOR else PathPlacing(self._root, self._folder)
+                    DescriptorPlacing(self._root, folder) if _BY_DESCRIPTOR else PathPlacing(self._root, file.parent)
                 )
                 try:
-                    placed = placing.place_new(name, self._spelling.place(path))
+                    placed = placing.place_new(file.name, self._spelling.place(publication.path))
                     placing.sync()
                 finally:
                     placing.close()
@@ -143,15 +161,16 @@ class Staging:
                     os.close(folder)
         return placed
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError(
-                f"{self._root}: the output folder cannot be written: {error.strerror or error}",
-                hint="make room, or run this under the account that the downloader runs under",
-            ) from error
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the folder cannot be written: {error.strerror or error}",
+            hint="make room, or run this under the account that the downloader runs under",
+        ) from error
 
 
 def digest_of(path: Path, hash_name: HashName) -> bytes:
