@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,9 +14,9 @@ from openmsistream.core.paths import partition_for
 from openmsistream.core.versions import VersionKey, tag_of
 from openmsistream.core.watermark import TAGS_MAX, Mark, Start, Why, decode_mark, encode_mark, topic_tag
 from openmsistream.errors import StorageError
-from openmsistream.pipeline import beside
+from openmsistream.pipeline import beside, delivery
 from openmsistream.pipeline.download import Download
-from openmsistream.ports import Barrier, Commit
+from openmsistream.ports import Barrier, Buffer, Commit
 from tests.pipeline.hosts import Host
 from tests.pipeline.material import v1_records, v2_key, v2_records
 
@@ -438,3 +438,134 @@ def test_a_program_that_ends_before_it_has_a_partition_forgets_nothing():
 
     assert host.sink.files == {"a": b"0123456789"}
     assert host.bomb.trace.count("write") == 3
+
+
+class AssignedWhileRead(MemorySink):
+    """A sink that takes long to give bytes back: another partition comes meanwhile."""
+
+    host: Host
+    comes: tuple[int, ...] = ()
+
+    def read(self, key: VersionKey, start: int, stop: int) -> Iterable[Buffer]:
+        if self.comes:
+            self.host.consumer.assign(self.comes)
+            self.comes = ()
+            assert self.host.claimed.wait(60), "nobody polls meanwhile"
+        return super().read(key, start, stop)
+
+
+class ClaimingHost(Host):
+    """One that tells when it is given partitions."""
+
+    def start(self) -> None:
+        super().start()
+        self.claimed = threading.Event()
+        assigned = self.flow.assigned
+
+        def told(partitions: Sequence[int]) -> Mapping[int, int | None]:
+            self.claimed.set()
+            return assigned(partitions)
+
+        self.flow.assigned = told  # type: ignore[method-assign]
+
+
+def test_a_partition_that_comes_while_a_whole_file_is_compared_leaves_it_alone(
+    topic: MemoryTopic, monkeypatch: pytest.MonkeyPatch
+):
+    """The file is neither open nor finished in that moment, and its bytes are in use."""
+    host = ClaimingHost(topic, partitions=(0,))
+    *most, last = v2_records("a", DATA, 1)
+    send(topic, *most)
+    host.settle()
+    host.flow._barrier(wait=True)
+    sink = AssignedWhileRead()
+    sink._partial, sink._synced = host.sink._partial, host.sink._synced
+    sink.host, host.sink = host, sink  # type: ignore[assignment]
+    host.start()
+    host.turns(5)
+    host.claimed.clear()
+    monkeypatch.setattr(beside, "ALONE_SECONDS", 0.01)
+    monkeypatch.setattr(delivery, "LONG_BYTES", 1)
+    sink.comes = (1,)
+    send(topic, last)
+
+    host.turns(10)
+    monkeypatch.setattr(beside, "ALONE_SECONDS", 600.0)
+    host.settle()
+
+    assert host.claimed.is_set()
+    assert sink.files == {"a": DATA}
+    assert host.told.of(FileDelivered)
+
+
+class AwayAndSlow(MemorySink):
+    """A sink that says each time that it is away, and only after the consumer was polled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.polls, self.tries = threading.Semaphore(0), 0
+
+    def publish(self, publications: object) -> dict[VersionKey, Exception]:  # type: ignore[override]
+        self.tries += 1
+        while self.polls.acquire(blocking=False):
+            continue  # those before this try
+        assert self.polls.acquire(timeout=60), "nobody polls meanwhile"
+        raise StorageError("away")
+
+
+def test_a_destination_that_takes_long_to_refuse_does_not_have_records_pile_up(
+    topic: MemoryTopic, monkeypatch: pytest.MonkeyPatch
+):
+    """Each try is made beside the loop, which pauses and resumes: behind it reading stays paused."""
+    monkeypatch.setattr(beside, "ALONE_SECONDS", 0.001)
+    host = Host(topic)
+    away = AwayAndSlow()
+    host.sink = away  # type: ignore[assignment]
+    host.start()
+    send(topic, *v2_records("a", DATA, 1))
+    poll = host.consumer.poll
+
+    def counted(seconds: float) -> object:
+        away.polls.release()
+        host.consumer.polls = 0  # it is polled as fast as can be
+        if away.tries:
+            send(topic, b"{}")
+        if away.tries >= 20:
+            host.control.stop("asked to")
+        return poll(seconds)
+
+    host.consumer.poll = counted  # type: ignore[method-assign, assignment]
+    with pytest.raises(StorageError, match="away"):
+        host.flow.run()
+
+    assert away.tries >= 20
+    assert len(host.flow._until_stored.read_meanwhile) <= 1
+
+
+def test_a_1x_file_of_which_more_comes_while_another_has_a_part_of_it_keeps_what_it_has(topic: MemoryTopic):
+    """Its chunks lie in both partitions; one of them is elsewhere for a while, and comes back."""
+    one = Host(topic)
+    first, second, last = v1_records("big", DATA, mtime_ns=5)
+    send(topic, first, partition=0)
+    one.settle()
+    one.flow._barrier(wait=True)
+    one.consumer.revoke([0, 1])
+    one.consumer.assign([1])
+    one.turns(5)
+    two = Host(topic, partitions=(0,))
+    two.settle()
+    two.flow._barrier(wait=True)
+    send(topic, second, partition=1)
+    one.settle()
+    one.flow._barrier(wait=True)
+    two.consumer.revoke([0])
+    two.turns(3)
+    one.consumer.revoke([1])
+    one.consumer.assign([0, 1])
+    one.settle()
+
+    send(topic, last, partition=1)
+    one.settle()
+
+    assert one.sink.files == {"big": DATA}
+    assert one.told.of(Quarantined) == []

@@ -276,6 +276,8 @@ class Download:
     def _assemble(self, record: Record, chunk: Chunk, key: VersionKey, path: str, seen_ms: int) -> None:
         is_new = key not in self._assembly
         late = self._expiry.revive(record, chunk, path) if is_new else None
+        if is_new and late is None:
+            late = self._partitions.take_up(key)
         if late is not None:
             self._assembly.restore(late)
         step = self._assembly.step(
@@ -297,8 +299,9 @@ class Download:
             if step.verb is Verb.WRITE:
                 self._delivery.write(version, chunk)
             if step.complete:
-                self._assembly.close(key)
-                if self._delivery.complete(version, record):
+                newest = self._delivery.complete(version, record)
+                self._assembly.close(key)  # until here its bytes are in use, whatever partitions come meanwhile
+                if newest:
                     self._end_older(key, path)
 
     def _end_older(self, key: VersionKey, path: str) -> None:

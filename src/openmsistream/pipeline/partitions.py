@@ -61,6 +61,7 @@ class Partitions:
         self._sink, self._ledger, self._events, self._expiry = sink, ledger, events, expiry
         # Also what is written before any partition came is to keep them.
         self._unclaimed = {version.key: version for version in ledger.open_versions()}
+        self._with_bytes: set[VersionKey] = set()
         self._owned: dict[int, object] = {}
         self._committed: dict[int, Mark] = {}
         self._arrived: dict[int, Mark] = {}
@@ -107,6 +108,7 @@ class Partitions:
         """
         waiting = self._unclaimed
         with_bytes = self._sink.restore({*waiting, *self._expiry.kept, *in_hand})
+        self._with_bytes = with_bytes & waiting.keys()
         self._expiry.without_bytes(key for key in list(self._expiry.kept) if key not in with_bytes)
         self._owned.update({partition: object() for partition in partitions})
         tags = {tag_of(key) for key in (*waiting, *self._expiry.kept)}
@@ -134,6 +136,14 @@ class Partitions:
         for partition in partitions:
             starts[partition] = self._begin(partition, starts[partition], found[partition], restored)
         return starts, restored
+
+    def take_up(self, key: VersionKey) -> OpenVersion | None:
+        """
+        A version that the ledger holds as open, of which a record came in another partition; None when there is none.
+
+        Only files of 1.x lie in several partitions. What came of it in those that are elsewhere now stays here.
+        """
+        return self._unclaimed.pop(key) if key in self._with_bytes and key in self._unclaimed else None
 
     @staticmethod
     def ended_elsewhere(version: OpenVersion, partition: int, mark: Mark | None) -> bool:
@@ -296,7 +306,9 @@ class Partitions:
             self.positions.pop(partition, None)
             self._owned.pop(partition, None)
         # As the ledger has them: its position and the versions open below that belong together.
-        self._unclaimed.update({v.key: v for v in self._ledger.open_versions() if v.first_offsets.keys() <= gone})
+        released = {v.key: v for v in self._ledger.open_versions() if v.first_offsets.keys() <= gone}
+        self._unclaimed.update(released)
+        self._with_bytes |= released.keys()
 
     def forget(self, keys: Iterable[VersionKey]) -> None:
         """These versions are finished after all."""

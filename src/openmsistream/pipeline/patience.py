@@ -58,9 +58,8 @@ class UntilStored:
             except StorageError as error:
                 if self._control.stopping:
                     raise
-                if not paused:
-                    paused = True
-                    self._consumer.pause()
+                paused = True
+                self._consumer.pause()  # also where the try was made beside the loop, which resumes it
                 is_busy = isinstance(error, BusyError)
                 busy = busy + 1 if is_busy else BUSY_TIMES_UNTOLD
                 if not told and busy >= BUSY_TIMES_UNTOLD:
