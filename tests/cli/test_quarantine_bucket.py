@@ -21,7 +21,7 @@ from openmsistream.local.ports import free_port
 from openmsistream.local.store import LocalStore
 from tests.conftest import MakeTopic
 from tests.faults.bucket_place import BucketPlace
-from tests.faults.http_proxy import HttpProxy, Refuse
+from tests.faults.http_proxy import HttpProxy, Refuse, Request
 from tests.faults.records import produce
 from tests.faults.support import killed, program
 from tests.pipeline.material import v2_chunks
@@ -220,3 +220,27 @@ def test_what_a_killed_retry_left_in_the_store_is_removed_by_the_next(place: Buc
     assert body(place, "large") == LARGE
     assert place.store.unfinished_uploads(place.bucket) == []
     assert typed.left == 0
+
+
+def test_an_object_that_comes_while_a_file_is_sent_is_never_replaced(
+    place: BucketPlace, typed: Typed, proxy: HttpProxy
+):
+    """Small or large, newer or older: what was begun is removed, and the entry stays."""
+    quarantined(place, *wrong("small", SMALL), *wrong("large", LARGE, 2))
+
+    def meanwhile(request: Request) -> None:
+        path = request.path.rsplit("/", 1)[-1]
+        if (request.is_put or request.is_end) and path not in come:
+            come.add(path)
+            put(place, path, b"of somebody else")
+
+    come: set[str] = set()
+    proxy.rule = meanwhile
+    code, told = typed.retry("--all", "--accept")
+
+    assert come == {"small", "large"}
+    assert code == ERROR
+    assert {result for result, _ in told.values()} == {"kept"}
+    assert body(place, "small") == body(place, "large") == b"of somebody else"
+    assert typed.left == 2
+    assert place.store.unfinished_uploads(place.bucket) == []

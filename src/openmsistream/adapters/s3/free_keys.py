@@ -11,6 +11,7 @@ from pathlib import Path
 from openmsistream.adapters.filesystem.staging import READ_BYTES
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.naming import object_key
+from openmsistream.adapters.s3.placing import KeyTakenError
 from openmsistream.adapters.s3.sink import About, S3Settings, S3Sink
 from openmsistream.adapters.s3.work_folder import Goes
 from openmsistream.config.s3 import S3Access
@@ -49,7 +50,7 @@ class FreeKeys:
         self._goes, self._progress = goes, progress
         self._bucket = Bucket(access, goes.bucket, 2 * _PARTS)
         self.where = f"in the {self._bucket.where}"
-        how = S3Settings(goes.topic, goes.key_template, part_threads=_PARTS, put_threads=_PARTS)
+        how = S3Settings(goes.topic, goes.key_template, part_threads=_PARTS, put_threads=_PARTS, only_new=True)
         self._sink = S3Sink(self._bucket, work, how, events)
 
     def check(self, path: str) -> str:
@@ -90,7 +91,10 @@ class FreeKeys:
             raise StorageError(
                 f"{file}: cannot be read: {error.strerror or error}", hint="check the disk of that folder"
             ) from error
-        for problem in self._sink.publish([publication]).values():
+        problem = self._sink.publish([publication]).get(key)
+        if isinstance(problem, KeyTakenError):  # meanwhile
+            return False
+        if problem is not None:
             raise problem
         return True
 

@@ -27,12 +27,16 @@ from openmsistream.adapters.s3.sending import Upload
 from openmsistream.core.chunk import HashName
 from openmsistream.core.events import Note
 from openmsistream.core.hashing import new_hasher
-from openmsistream.errors import BytesLostError, IntegrityError, OpenMSIStreamError, StorageError
+from openmsistream.errors import BytesLostError, DeliveryError, IntegrityError, OpenMSIStreamError, StorageError
 from openmsistream.ports import Events, Publication
 
 _TRIES = 10
 _DENIED_MAX = 2
 _PAUSE_SECONDS = 30.0
+
+
+class KeyTakenError(DeliveryError):
+    """Another object has the key, and is to be left as it is."""
 
 
 class _Result(Enum):
@@ -52,10 +56,14 @@ class Placing:
         uploads: The ledger of unfinished uploads.
         events: Told of versions that were not delivered since a newer one stands there.
         read_back: Read every object back and compare its digest.
+        only_new: Leave every other object as it is, older ones too.
     """
 
-    def __init__(self, bucket: Bucket, uploads: Uploads, events: Events, *, read_back: bool = False) -> None:
-        self._bucket, self._uploads, self._events, self._read_back = bucket, uploads, events, read_back
+    def __init__(
+        self, bucket: Bucket, uploads: Uploads, events: Events, *, read_back: bool = False, only_new: bool = False
+    ) -> None:
+        self._bucket, self._uploads, self._events = bucket, uploads, events
+        self._read_back, self._only_new = read_back, only_new
         self._told_tags = False
         self._owing: float | None = 0.0  # when to look for owed tags again
 
@@ -65,6 +73,7 @@ class Placing:
 
         Raises:
             IntegrityError: What was read back is something else.
+            KeyTakenError: Another object is there, and is to be left as it is.
             DeliveryError, ProtocolError: The store refuses it for good.
             StorageError: The store refuses it now.
         """
@@ -85,7 +94,7 @@ class Placing:
 
         Raises:
             BytesLostError: The upload is gone, or the store holds other bytes than it was sent.
-            IntegrityError, DeliveryError, ProtocolError, StorageError: As ``put``.
+            IntegrityError, KeyTakenError, DeliveryError, ProtocolError, StorageError: As ``put``.
         """
         if upload.stands:
             self._recognise(publication, upload)
@@ -192,6 +201,8 @@ class Placing:
                     continue
                 if _is_it(found, publication):
                     return _Result.STOOD
+                if self._only_new:
+                    raise _taken(publication) from None
                 if self._is_newer(found, publication, object_key):
                     return _Result.OVERTAKEN
                 condition = found.etag
@@ -203,6 +214,8 @@ class Placing:
         if found.version and publication.order is not None:
             found = found.with_tags(self._bucket.tags(object_key))
         newer = found.is_newer_than(publication.order)
+        if newer and self._only_new:
+            raise _taken(publication)
         if newer:
             self._events(
                 Note(
@@ -259,6 +272,10 @@ class Placing:
         for piece in self._bucket.read(object_key, found.etag):
             hasher.update(piece)
         return hasher.digest()
+
+
+def _taken(publication: Publication) -> KeyTakenError:
+    return KeyTakenError(f"{publication.path}: another object has its key")
 
 
 def _is_it(found: Found, publication: Publication) -> bool:

@@ -59,6 +59,7 @@ class S3Settings:
         part_threads, put_threads: How many parts, and how many small files, are sent at once.
         budget_bytes: How many bytes of unfinished parts stay in memory.
         read_back: Read every object back and compare its digest.
+        only_new: Leave every other object as it is, older ones too: a version whose key is taken fails.
     """
 
     topic: str
@@ -67,6 +68,7 @@ class S3Settings:
     put_threads: int = 32
     budget_bytes: int = BUDGET_BYTES
     read_back: bool = False
+    only_new: bool = False
 
 
 class S3Sink:
@@ -97,7 +99,7 @@ class S3Sink:
         collecting = Collecting(work / WORK_FOLDER / "parts", settings.budget_bytes)
         self._sender = PartSender(bucket, self._uploads, settings.part_threads)
         self._places = Places(collecting, self._sender, self._spool)
-        self._placing = Placing(bucket, self._uploads, events, read_back=settings.read_back)
+        self._placing = Placing(bucket, self._uploads, events, read_back=settings.read_back, only_new=settings.only_new)
         self._threads = ThreadPoolExecutor(settings.put_threads, thread_name_prefix="put")
         self._open: dict[VersionKey, Incoming] = {}
         self._placed: dict[VersionKey, str] = {}
