@@ -132,7 +132,7 @@ def _flow(
     ):
         yield Download(
             topic.name,
-            KafkaConsumer(settings, topic, events),
+            KafkaConsumer(settings, topic, events, lambda: control.stopping),
             sink,
             ledger,
             selection_for(options),

@@ -19,8 +19,17 @@ from openmsistream.config.ini import Settings
 from openmsistream.config.models import ProgramConfig, resolve_group_id
 from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import S3Options
-from openmsistream.core.events import Event, FileDelivered, Note, ProgramStarted, Quarantined
+from openmsistream.core.events import (
+    Event,
+    FileDelivered,
+    Note,
+    ProgramStarted,
+    Quarantined,
+    StorageBack,
+    StoragePaused,
+)
 from openmsistream.core.selection import Selection
+from openmsistream.errors import StorageError, UnavailableError
 from openmsistream.pipeline.download import Download
 from openmsistream.pipeline.runner import Control, DownloadTotals
 from openmsistream.ports import Events
@@ -65,6 +74,9 @@ def read_topic(
     """
     Run flows until told to stop or idle for ``until_idle`` seconds; a new one where the last could not go on.
 
+    Once one has begun, a ledger or destination that cannot be used, and a broker that does not say what it has, are
+    waited for.
+
     Args:
         options: The program's.
         config: The broker and how to talk to it.
@@ -90,21 +102,33 @@ def read_topic(
             "n_bytes_processed": totals.handled_bytes,
         }
     )
-    started = False
+    started = paused = False
     rest, delivered = REST_SECONDS, -1
     while True:
         topic = reach(settings, options.topic, events, control, patience)
-        with flow(topic, settings, totals) as running:
-            if not started:
-                events(ProgramStarted("download", topic.name, where, settings.get("bootstrap.servers", "")))
-                started = True
-            running.run()
-        if not running.anew:
-            return running
-        if running.unfit:
-            rest = min(2 * rest, REST_SECONDS_MAX) if totals.files == delivered else REST_SECONDS
-            _rest(rest, control)
-            delivered = totals.files
+        try:
+            with flow(topic, settings, totals) as running:
+                if not started:
+                    events(ProgramStarted("download", topic.name, where, settings.get("bootstrap.servers", "")))
+                    started = True
+                if paused:
+                    events(StorageBack())
+                    paused = False
+                running.run()
+        except (StorageError, UnavailableError) as error:
+            if control.stopping or not started or (patience is not None and isinstance(error, UnavailableError)):
+                raise
+            if not paused and isinstance(error, StorageError):
+                events(StoragePaused(error.message, error.hint))
+                paused = True
+        else:
+            if not running.anew:
+                return running
+            if not running.unfit:
+                continue
+        rest = min(2 * rest, REST_SECONDS_MAX) if totals.files == delivered else REST_SECONDS
+        _rest(rest, control)
+        delivered = totals.files
 
 
 def with_the_place(events: Events, root: Path) -> Events:

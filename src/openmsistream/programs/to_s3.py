@@ -181,7 +181,7 @@ def _flow(
     ):
         flow = Download(
             topic.name,
-            KafkaConsumer(settings, topic, events),
+            KafkaConsumer(settings, topic, events, lambda: control.stopping),
             sink,
             ledger,
             selection_for(options),

@@ -24,6 +24,7 @@ from openmsistream.ports import Events
 LOG = logging.getLogger("openmsistream.librdkafka")
 LOG.addHandler(logging.NullHandler())  # else Python prints warnings of a library nobody configured
 LOG.propagate = False  # what matters of it comes as events
+_NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 REQUEST_SECONDS = 10.0
 _PROPERTY = re.compile(r'property:? "?([A-Za-z0-9_.]+)"?')
 _SIDE_ONLY = re.compile(
@@ -113,7 +114,7 @@ def describe_topic(settings: Settings, topic: str, seconds: float = REQUEST_SECO
         metadata = admin.list_topics(topic, timeout=seconds)
         found = metadata.topics[topic]
         if found.error is not None:
-            if found.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            if found.error.code() in _NOT_THERE:
                 raise ConfigError(
                     f"topic {topic!r} does not exist on {settings.get('bootstrap.servers', '')}",
                     hint="create it first, or check the name (--topic_name)",
@@ -140,11 +141,20 @@ def _only(settings: Settings, keep: Mapping[str, str]) -> Settings:
 
 
 def _topic_id(admin: AdminClient, topic: str, seconds: float) -> str:
-    """The topic id; the name where a broker before 2.8 has none, or does not tell this user."""
+    """
+    The topic id; the name where a broker before 2.8 has none, or does not tell this user.
+
+    Raises:
+        UnavailableError: It did not answer, or has only just heard of the topic: by another identity than before,
+            what is known of the topic would count for nothing.
+    """
     futures = admin.describe_topics(TopicCollection([topic]), request_timeout=seconds)
     try:
         return str(futures[topic].result().topic_id)
-    except KafkaException:
+    except KafkaException as exception:
+        error: KafkaError = exception.args[0]
+        if is_transient(error) or error.code() in _NOT_THERE:
+            raise UnavailableError(f"topic {topic}: the broker does not say its id ({error.str()})") from exception
         return topic
 
 

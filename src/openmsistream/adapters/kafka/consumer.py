@@ -19,7 +19,7 @@ from openmsistream.adapters.kafka.errors import is_transient, ours
 from openmsistream.adapters.kafka.identity import Identity
 from openmsistream.config.ini import Settings
 from openmsistream.core.events import Note
-from openmsistream.errors import UnavailableError
+from openmsistream.errors import DeliveryError, UnavailableError
 from openmsistream.ports import Commit, Events, Headers, Rebalance, Record
 
 # What a broker that restarts or moves a partition answers for a while; librdkafka goes on by itself.
@@ -40,10 +40,13 @@ class KafkaConsumer:
         settings: librdkafka's, from the config file over our defaults, with ``group.id``.
         topic: What ``describe_topic`` told.
         events: Told when the broker goes away and comes back.
+        stopping: True once nothing is to be waited for any more.
     """
 
-    def __init__(self, settings: Settings, topic: TopicInfo, events: Events) -> None:
-        self._topic, self._events = topic, events
+    def __init__(
+        self, settings: Settings, topic: TopicInfo, events: Events, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._topic, self._events, self._stopping = topic, events, stopping
         self._health = Health(events)
         self._incremental = settings.get("group.protocol", "classic") == "consumer" or "cooperative" in settings.get(
             "partition.assignment.strategy", ""
@@ -164,6 +167,12 @@ class KafkaConsumer:
             if not self._gone_told:
                 self._gone_told = True
                 self._events(Note(f"topic {self._topic.name} is not there any more: waiting for it to be made again"))
+        elif error.fatal() or error.code() == KafkaError._FATAL:
+            # The member is dead, and librdkafka says so only once.
+            raise DeliveryError(
+                f"topic {self._topic.name}: the broker takes this consumer no more: {error.str()}",
+                hint="give each running program a group.instance.id of its own, or none, and start it again",
+            )
         elif error.code() not in _PASSING and not is_transient(error):
             raise ours(error, f"topic {self._topic.name}")
 
@@ -209,7 +218,7 @@ class KafkaConsumer:
                 return question()
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
-                if not is_transient(error) or time.monotonic() > give_up:
+                if not is_transient(error) or time.monotonic() > give_up or self._stopping():
                     raise ours(error, f"topic {self._topic.name}") from exception
             time.sleep(ASK_AGAIN_SECONDS)
 

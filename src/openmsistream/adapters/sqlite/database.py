@@ -208,6 +208,8 @@ class Database:
         text = str(error)
         if "full" in text.lower():
             hint = "make room on that disk"
+        elif "i/o" in text.lower():
+            hint = "check that disk, and that there is room on it"
         elif isinstance(error, OSError):
             hint = "check the folder and its rights"
         else:
