@@ -142,6 +142,51 @@ def ledger_refuses_twice() -> None:
     original = exchange(SqliteDownloadLedger, "barrier", barrier)
 
 
+def refuse(owner: Any, name: str, error: Exception, which: range) -> None:
+    """These calls of a method raise an error, counted from 0."""
+    calls = itertools.count()
+
+    def refusing(*given: Any, **more: Any) -> Any:
+        if next(calls) in which:
+            raise error
+        return original(*given, **more)
+
+    original = exchange(owner, name, refusing)
+
+
+def share_away_when_partitions_come() -> None:
+    """No protection less: the output folder cannot be read in the moment in which partitions are given."""
+    from openmsistream.adapters.filesystem.sink import FolderSink
+    from openmsistream.errors import StorageError
+
+    refuse(FolderSink, "restore", StorageError("the share is away"), range(2))
+
+
+def ledger_unreadable_in_between() -> None:
+    """No protection less: the ledger's disk does not give back what is asked for a record."""
+    from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
+    from openmsistream.errors import StorageError
+
+    refuse(SqliteDownloadLedger, "is_finished", StorageError("the ledger: disk I/O error"), range(1, 3))
+
+
+def ledger_closed_for_a_while() -> None:
+    """The same, and then it cannot be opened anew."""
+    from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
+    from openmsistream.errors import StorageError
+
+    ledger_unreadable_in_between()
+    refuse(SqliteDownloadLedger, "__init__", StorageError("the ledger: cannot be opened"), range(1, 3))
+
+
+def broker_does_not_say_what_it_has() -> None:
+    """No protection less: a partition has no leader for long when it is given."""
+    from openmsistream.adapters.kafka.consumer import KafkaConsumer
+    from openmsistream.errors import UnavailableError
+
+    refuse(KafkaConsumer, "bounds", UnavailableError("no leader"), range(2))
+
+
 def never_read_again() -> None:
     """What was sent of a growing file is taken to be still in it: its end goes with the hash of what was sent."""
     from openmsistream.pipeline.sending import Sending, State
@@ -209,9 +254,13 @@ CHANGES: dict[str, Callable[[], None]] = {
         go_on_when_full,
         grow_soon,
         ledger_refuses_twice,
+        broker_does_not_say_what_it_has,
+        ledger_closed_for_a_while,
+        ledger_unreadable_in_between,
         never_lose_count,
         never_read_again,
         refuse_at_once,
+        share_away_when_partitions_come,
         sync_once_more,
         trust_files,
         trust_paths,
