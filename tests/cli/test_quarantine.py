@@ -434,6 +434,16 @@ def test_two_retries_at_once_do_not_disturb_each_other(lab: Lab) -> None:
 # -- drop -------------------------------------------------------------------------------------------------------
 
 
+def test_ids_may_stand_behind_options(lab: Lab) -> None:
+    """Where people put them who have just typed the options."""
+    one, two, three = (lab.record(b"{}") for _ in range(3))
+    assert lab.type("drop", "--yes", one, two)[0] == OK
+    assert lab.ids() == {three}
+    assert lab.type("drop", three, "--yes")[0] == OK
+    assert lab.ids() == set()
+    assert lab.type("drop", "--yess", "a")[0] == USAGE
+
+
 def test_drop_removes_what_was_named_and_nothing_else(lab: Lab) -> None:
     """A record with its note, a file with its note."""
     lab.record(b"{}")

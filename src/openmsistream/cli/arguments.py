@@ -91,11 +91,22 @@ _EXAMPLES: dict[type, tuple[tuple[str, str], ...]] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that answers a mistake with one line, and ends with exit code 2."""
+    """
+    An argument parser that answers a mistake with one line, and ends with exit code 2.
+
+    Attributes:
+        anywhere: The name of an argument with ``nargs="*"`` whose values may also stand behind options: argparse of
+            Python 3.11 takes none once it has seen an option.
+    """
+
+    anywhere = ""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse, but what a sub-command does not know is its own mistake to tell, with its own help."""
         found, unknown = super().parse_known_args(args, namespace)
+        if self.anywhere and not any(word.startswith("-") for word in unknown):
+            setattr(found, self.anywhere, [*getattr(found, self.anywhere), *unknown])
+            unknown = []
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown

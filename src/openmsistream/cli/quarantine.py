@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openmsistream.cli import exit_codes
+from openmsistream.cli.arguments import Parser
 from openmsistream.cli.printable import printable
 from openmsistream.cli.progress import ProgressLine, add_progress
 from openmsistream.cli.sizes import size
@@ -99,6 +100,8 @@ def _action(
 
 def _add_ids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help="from list")
+    if isinstance(parser, Parser):
+        parser.anywhere = "ids"
     parser.add_argument("--all", action="store_true", help="every entry")
 
 
