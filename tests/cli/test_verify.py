@@ -228,6 +228,35 @@ def test_a_file_or_folder_that_cannot_be_read_is_a_difference_of_its_own(folders
     assert "unreadable in source       run 1: this folder cannot be listed: Permission denied" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="rights work in another way there")
+def test_files_in_a_folder_that_may_be_listed_and_not_entered_are_not_called_equal(folders: tuple[Path, Path]) -> None:
+    """The destination lacks them: without a word they would seem never to have been there."""
+    from tests.faults.typed import like_any_user  # noqa: PLC0415 - POSIX only
+
+    source, destination = folders
+    (destination / "run 1" / "a.dat").unlink()
+    (source / "run 1").chmod(0o444)
+    try:
+        done = run("verify", "--source", source, "--destination", destination, preexec_fn=like_any_user)
+    finally:
+        (source / "run 1").chmod(0o755)
+
+    assert done.returncode == DIFFERENT
+    assert "unreadable in source       run 1/a.dat: it cannot be looked at: Permission denied" in done.stdout
+
+
+@linux
+def test_a_name_that_the_output_cannot_take_is_shown_in_another_way(folders: tuple[Path, Path]) -> None:
+    """As in a log file of Windows, which is not Unicode."""
+    source, destination = folders
+    (source / "\u6d4b.csv").write_bytes(b"x")
+    env = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
+    done = run("verify", "--source", source, "--destination", destination, env=env)
+
+    assert (done.returncode, done.stderr) == (DIFFERENT, "")
+    assert "\\u6d4b.csv: source has it" in done.stdout
+
+
 def test_a_file_that_changes_while_it_is_compared_is_told_as_changing(
     folders: tuple[Path, Path], verify: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +437,18 @@ def test_a_topic_can_be_compared_with_a_destination_alone(place: Place, verify: 
 
     assert verify(*words)[2]["equal"] == 1
     assert verify(*words, "--exclude", ".*")[2]["equal"] == 0
+
+
+def test_without_a_source_the_rules_of_the_uploader_leave_nothing_out(place: Place, verify: Typed) -> None:
+    """What the config file says of uploads is of this computer, and others send to the topic, too."""
+    names = ("catalog.csv", "blog.dat", "a.h5")
+    produce(place.bootstrap, place.topic, [(b"k", value) for name in names for value in chunks(name, b"12345678")])
+    for rule in ("upload_regex = ^((?!(\\.|.*.log))).*$", "include = *.csv"):
+        place.config.write_text(f"{place.config.read_text()}\n[upload]\n{rule}\n")
+        place.output.mkdir(exist_ok=True)
+        code, told, _ = verify(*everything(place)[2:])
+        assert (code, {path for _, _, path in told}) == (DIFFERENT, set(names))
+        place.configure()
 
 
 def test_files_of_1x_in_all_partitions_are_compared_by_their_own_hash(place: Place, verify: Typed) -> None:

@@ -7,7 +7,6 @@ imported only when it runs, so that ``openmsistream --help`` stays fast.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,10 +84,6 @@ def run(namespace: argparse.Namespace) -> int:
     options = DemoOptions(
         size_mb=namespace.size_mb, config=namespace.config, topic=namespace.topic_name, keep=namespace.keep
     )
-    for stream in (sys.stdout, sys.stderr):
-        # A path with a letter that this terminal or file cannot take must not end the demo.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     # A file or a pipe has no width: give it one that the table fits in.
     out = Console() if sys.stdout.isatty() else Console(width=110)
     return run_demo(options, out, Console(stderr=True))

@@ -5,6 +5,7 @@ Imports what a sub-command needs only when it runs, so that ``--help`` answers a
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -78,6 +79,10 @@ def run_script(model: type[CommonOptions], name: str, arguments: Sequence[str] |
 
 def guarded(run: Callable[[argparse.Namespace], int], namespace: argparse.Namespace) -> int:
     """Run it; an error of ours becomes one line and a hint on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name with a letter that this terminal or file cannot take must not end a program.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run(namespace)
     except OpenMSIStreamError as error:

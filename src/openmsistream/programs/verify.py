@@ -17,14 +17,13 @@ from openmsistream.adapters.kafka.whole_topic import WholeTopic
 from openmsistream.adapters.s3 import require_boto3
 from openmsistream.config.ini import Settings
 from openmsistream.config.models import ProgramConfig
-from openmsistream.config.options import WatchOptions
 from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import DEFAULT_TEMPLATE, connection, defaults_from_file, names_of
 from openmsistream.config.s3 import s3_access
 from openmsistream.core.chunk import HashName
 from openmsistream.core.comparing import Finding, Item
 from openmsistream.core.events import Event, Note
-from openmsistream.core.selection import Selection
+from openmsistream.core.selection import DEFAULT_REGEX_1X, Selection
 from openmsistream.errors import ConfigError
 from openmsistream.pipeline.runner import Control
 from openmsistream.programs.comparing import Comparison, Listing, Progress, Summary
@@ -195,13 +194,11 @@ class TopicListing:
 
 
 def _rules(options: VerifyOptions, config: ProgramConfig | None) -> dict[str, Any]:
-    """The options of the selection: what was given, else what the config file says of that folder."""
+    """The options of the selection: what was given, else what the config file says of the folder that is compared."""
     names = ("upload_regex", "include", "exclude", "symlinks")
     found: dict[str, Any] = {}
     if config is not None and options.source is not None:
         found = config.folder_defaults(options.source)
-    elif config is not None:
-        found = config.option_defaults(WatchOptions)
     given = {name: getattr(options, name) for name in names}
     return {name: value if value is not None else found.get(name) for name, value in given.items()}
 
@@ -209,9 +206,10 @@ def _rules(options: VerifyOptions, config: ProgramConfig | None) -> dict[str, An
 def _accepts(rules: dict[str, Any], *, has_source: bool) -> Callable[[str], bool]:
     if has_source:
         return Selection(rules["upload_regex"], include=rules["include"], exclude=rules["exclude"]).accepts
-    # Without a watched folder nothing says that hidden files stay behind.
+    # Without a watched folder nothing says that hidden files stay behind, as 1.x's own expression does.
     given = {name: rules[name] for name in ("include", "exclude")}
-    return Selection.for_download(rules["upload_regex"], **given).accepts
+    regex = None if rules["upload_regex"] == DEFAULT_REGEX_1X else rules["upload_regex"]
+    return Selection.for_download(regex, **given).accepts
 
 
 def _names(options: VerifyOptions, config: ProgramConfig | None) -> str:

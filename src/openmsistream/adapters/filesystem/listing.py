@@ -57,7 +57,7 @@ class FolderListing:
 
     def items(self) -> Iterator[Item]:
         """
-        Every file, in no order; a folder that cannot be listed is an item with that problem.
+        Every file, in no order; what cannot be listed or looked at is an item with that problem.
 
         Memory grows with the largest single folder, not with the tree.
 
@@ -73,10 +73,11 @@ class FolderListing:
                 except OSError as error:
                     if not here.path:
                         raise
-                    reason = f"this folder cannot be listed: {error.strerror or error}"
-                    yield Item(here.path, 0, problem=Kind.UNREADABLE, reason=reason)
+                    yield self._unreadable(here.path, f"this folder cannot be listed: {error.strerror or error}")
                     continue
                 pending += (place for place in listing.folders if place.path != WORK_FOLDER)
+                for path, reason in listing.unreadable:
+                    yield self._unreadable(path, f"it cannot be looked at: {reason}")
                 for path, stat in listing.files:
                     yield Item(self._spelling.naming.original(path), stat.size, _stamp(stat, path))
         except OSError as error:
@@ -84,6 +85,9 @@ class FolderListing:
                 f"{self._root}: the {self.place} folder cannot be listed: {error.strerror or error}",
                 hint="check that the folder is there, mounted and readable",
             ) from error
+
+    def _unreadable(self, path: str, reason: str) -> Item:
+        return Item(self._spelling.naming.original(path), 0, problem=Kind.UNREADABLE, reason=reason)
 
     def digest(self, item: Item, hash_name: HashName, progress: Callable[[int], None]) -> bytes:
         """

@@ -18,6 +18,8 @@ from openmsistream.core.settle import Stat
 
 LINKS_TOLD = 100
 """Links that lead outside the root are told of one by one up to this many."""
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What is said of an entry that went between listing and looking, or of a link to nothing or to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,19 @@ class Place:
 
 @dataclass(slots=True)
 class Listing:
-    """What a folder holds; ``young`` are those of its files that were touched since the time asked for."""
+    """
+    What a folder holds.
+
+    Attributes:
+        files, folders: The files, with how they look, and the folders.
+        young: Those of the files that were touched since the time asked for.
+        unreadable: What is there and cannot be looked at, with the reason.
+    """
 
     files: list[tuple[str, Stat]] = field(default_factory=list)
     folders: list[Place] = field(default_factory=list)
     young: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Tree:
@@ -105,8 +115,9 @@ class Tree:
                         found.folders.append(Place(path))
                     elif files and entry.is_file(follow_symlinks=False):
                         _take_file(path, entry.stat(follow_symlinks=False), found, young_ns)
-                except OSError:
-                    continue  # gone between listing and looking, or a link to nothing
+                except OSError as error:
+                    if error.errno not in _GONE:
+                        found.unreadable.append((path, error.strerror or str(error)))
         return found
 
     def _take_following(
