@@ -340,6 +340,38 @@ def test_of_several_versions_of_a_file_the_newest_is_delivered(lab: Lab) -> None
     assert sorted(result for result, _ in told.values()) == ["delivered", "nothing to deliver", "nothing to deliver"]
 
 
+def test_of_several_files_that_were_put_aside_the_last_is_delivered_and_none_removed(lab: Lab) -> None:
+    """As ``--on-existing never`` leaves them; the others have no other copy, and stay."""
+    ids = [lab.v1_file("a.dat", b"version %d" % number) for number in range(6)]
+    for number, each in enumerate(ids):
+        note = lab.folder / f"{each}.part.json"
+        note.write_text(json.dumps({**json.loads(note.read_text()), "at_ns": 10**18 + (number * 7 % 6) * 10**9}))
+    last = ids[5]  # 35 % 6 is 5
+
+    told = lab.retry("--all")
+
+    assert told[last][0] == "delivered"
+    assert lab.files() == {b"a.dat": b"version 5"}
+    assert lab.ids() == set(ids) - {last}
+    assert {reason for each, (_, reason) in told.items() if each != last} == {
+        "a newer version of its file was delivered"
+    }
+
+
+@posix
+def test_what_may_not_be_read_is_an_error_with_a_hint(lab: Lab) -> None:
+    """The bytes in quarantine are for the account of the downloader alone."""
+    from tests.faults.typed import like_any_user, one_error, run  # noqa: PLC0415 - POSIX only
+
+    one = lab.v1_file("a.dat", b"data")
+    for path in lab.folder.glob("*.part"):
+        path.chmod(0)
+    for action in ("show", "retry"):
+        done = run("quarantine", action, lab.root, one, preexec_fn=like_any_user)
+        assert "Permission denied" in one_error(done)
+        assert "the account that the downloader runs under" in done.stderr
+
+
 def test_a_file_that_is_there_is_never_replaced(lab: Lab) -> None:
     """The downloader that runs may have written a newer one; --as delivers under another name."""
     (lab.root / "a.dat").write_bytes(b"newer")

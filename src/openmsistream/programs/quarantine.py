@@ -64,12 +64,21 @@ class _Version:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A version that is whole and right, and waits for its name; ``name`` is what it is called in the staging."""
+    """
+    A version that is whole and right, and waits for its name.
+
+    Attributes:
+        name: What it is called in the staging.
+        publication, order: What it is, and its place among the versions of its path.
+        ids: Its entries.
+        is_file: Its bytes stand in quarantine alone, and stay there when a newer version gets the name.
+    """
 
     name: str
     publication: Publication
     order: VersionOrder
     ids: list[str]
+    is_file: bool = False
 
 
 class Retry:
@@ -121,20 +130,20 @@ class Retry:
             StorageError: The destination, or the work folder, cannot be written.
             UnavailableError, DeliveryError: The topic cannot be read.
         """
-        records, files = OffsetTable(), list[str]()
+        records, files = OffsetTable(), list[tuple[int, int, str]]()
         try:
             for name in ids:
                 entry = self._quarantine.find(name)
                 if entry is None:
                     continue
                 if entry.is_file:
-                    files.append(entry.id)
+                    files.append((entry.when_ns, entry.offset or 0, entry.id))
                 else:
                     records.add(entry.topic, entry.partition or 0, entry.offset or 0, entry.id)
             with self._staging:
                 for name in records.in_order():
                     self._record(name)
-                for name in files:
+                for *_, name in sorted(files):
                     self._file(name)
                 for topic in sorted(self._from_topic) if self._config is not None else ():
                     self._read_topic(topic)
@@ -218,7 +227,9 @@ class Retry:
                 continue
             self._staging.discard(other.name)
             for each in other.ids:
-                if delivered:
+                if delivered and other.is_file:
+                    self._kept(each, "a newer version of its file was delivered", _ELSEWHERE, path)
+                elif delivered:
                     self._done(each, Result.NOTHING_TO_DELIVER, path, "a newer version of its file was delivered")
                 else:
                     self._kept(each, "a newer version of its file could not be delivered", "", path)
@@ -262,7 +273,9 @@ class Retry:
         path = self._rename or entry.path
         # A note that does not say the version leaves the digest for it, as with 1.x.
         key = VersionKey(path, entry.version or found)
-        self._deliver([entry.id], entry.id, Publication(key, path, entry.size, entry.mtime_ns, found, hash_name))
+        publication = Publication(key, path, entry.size, entry.mtime_ns, found, hash_name)
+        order = VersionOrder(None, None, None, entry.when_ns // 1_000_000)  # as they came: nothing else is noted
+        self._ready.setdefault(path, []).append(_Ready(entry.id, publication, order, [entry.id], is_file=True))
 
     def _wait_for_topic(self, entry: Entry) -> None:
         """Its bytes are not right; those on the topic may be."""

@@ -55,6 +55,8 @@ class Staging:
             raise ConfigError(
                 f"{self._work}: another retry is under way there", hint="wait for its end, then try again"
             ) from None
+        except OSError as error:
+            raise _refused(self._work, error) from error
         try:
             with _told(self._work):
                 shutil.rmtree(self._base, ignore_errors=True)  # of one that was killed
@@ -91,8 +93,7 @@ class Staging:
 
     def digest(self, name: str, hash_name: HashName) -> bytes:
         """The digest of a file that was put together here."""
-        with _told(self._work):
-            return digest_of(self._folder / name, hash_name)
+        return digest_of(self._folder / name, hash_name)
 
     def discard(self, name: str) -> None:
         """Forget a file."""
@@ -167,16 +168,26 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{folder}: the folder cannot be written: {error.strerror or error}",
-            hint="make room, or run this under the account that the downloader runs under",
-        ) from error
+        raise _refused(folder, error) from error
+
+
+def _refused(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{folder}: the folder cannot be written: {error.strerror or error}",
+        hint="make room, or run this under the account that the downloader runs under",
+    )
 
 
 def digest_of(path: Path, hash_name: HashName) -> bytes:
-    """The digest of a file; OSError when it cannot be read."""
+    """The digest of a file; StorageError when it cannot be read."""
     hasher = new_hasher(hash_name)
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(READ_BYTES):
-            hasher.update(piece)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(READ_BYTES):
+                hasher.update(piece)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            hint="run this under the account that the downloader runs under",
+        ) from error
     return hasher.digest()
