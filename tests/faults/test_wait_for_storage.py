@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.support import Place, fill, tree
+from tests.faults.support import Place, fill, program, tree
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,16 @@ def test_a_folder_that_cannot_be_used_at_the_start_ends_the_program(place: Place
     with place.download() as receiver:
         assert receiver.wait() == 2
     assert str(place.output) in receiver.stderr
+
+
+def test_a_folder_is_the_same_from_wherever_the_program_is_started(place: Place):
+    """What it tells and notes of files is their full path, and no name counts as taken."""
+    fill(place.watched, {"run/a.dat": 10})
+    place.send("--upload-existing")
+    place.output.mkdir()
+    words = ("--config", place.config, "--topic-name", place.topic)
+    with program("download", ".", *words, cwd=place.output) as receiver:
+        told = receiver.until_event("file_delivered")
+        assert receiver.quit() == 0
+    assert told["file"] == str(place.output / "run" / "a.dat")
+    assert receiver.of("note") == []

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing
 from openmsistream.adapters.filesystem.sink import FolderSink
-from openmsistream.adapters.hook import DeliveredHook, HookSettings
+from openmsistream.adapters.hook import AHEAD, DeliveredHook, HookSettings, refuse_batch_file
 from openmsistream.core.events import Event, FileDelivered, Note
 from openmsistream.errors import ConfigError
 from tests.faults.support import eventually
@@ -162,6 +162,54 @@ def test_calls_that_a_stop_leaves_over_are_made_at_the_next_start(root: Path, tm
     assert [event.text for event in told if isinstance(event, Note)] == [
         "--on-delivered: 2 calls of an earlier run are made now"
     ]
+
+
+def test_a_file_that_was_replaced_or_moved_away_before_its_turn_is_passed_over(root: Path, tmp_path: Path):
+    """Its path would be that of other bytes than its digest is of."""
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    code = (
+        "import os, sys, time\n"
+        "open(sys.argv[1], 'a').write(sys.argv[3] + '\\n')\n"
+        "while not os.path.exists(sys.argv[2]): time.sleep(.01)\n"
+    )
+    hook = hook_of(python(code, log, gate, "{name} {size}"), tmp_path / "j.sqlite", parallel=1)
+    hook.take(delivered(root, "first"))
+    eventually(lambda: hook.turn() or lines(log) == ["first 4"], "the first runs")
+    for event in (delivered(root, "a", b"1"), delivered(root, "a", b"22"), delivered(root, "gone")):
+        hook.take(event)
+        hook.turn()
+    (root / "gone").unlink()
+    gate.touch()
+    hook.close(drain=lambda: True)
+    assert lines(log) == ["first 4", "a 2"]
+
+
+def test_commands_that_fail_do_not_keep_those_of_other_files_waiting(root: Path, tmp_path: Path):
+    """More than may run ahead wait for their next try, for long."""
+    log = tmp_path / "log"
+    code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n'); sys.exit(sys.argv[2].startswith('bad'))"
+    words = python(code, log, "{name}")
+    hook = hook_of(words, tmp_path / "j.sqlite", parallel=1, tries=100, retry_seconds=50.0)
+    for number in range(AHEAD + 2):
+        hook.take(delivered(root, f"bad {number}"))
+    hook.take(delivered(root, "good"))
+    eventually(lambda: hook.turn() or "good" in lines(log), "the good one runs")
+    hook.close(drain=lambda: False)
+
+
+def test_a_name_is_never_an_option_nor_given_to_a_shell(root: Path, tmp_path: Path):
+    """A batch file is run by one on Windows."""
+    log = tmp_path / "log"
+    hook = hook_of(python(TELLS, log, "{name}", "n={name}"), tmp_path / "j.sqlite")
+    hook.take(delivered(root, "--delete"))
+    hook.close(drain=lambda: True)
+    assert json.loads(lines(log)[0])["arguments"] == ["./--delete", "n=--delete"]
+
+    for word in ("{path}", "x={name}"):
+        with pytest.raises(ConfigError, match="batch file"):
+            refuse_batch_file(r"C:\lab\Reduce.BAT", ["reduce", word])
+    refuse_batch_file(r"C:\lab\reduce.bat", ["reduce", "{size}"])
+    refuse_batch_file(r"C:\lab\reduce.exe", ["reduce", "{path}"])
 
 
 @pytest.mark.parametrize("mode", list(Existing))

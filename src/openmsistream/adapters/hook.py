@@ -30,10 +30,15 @@ from openmsistream.ports import Events, Publication
 SHUTDOWN_SECONDS = 10.0
 """How long commands may go on when the program is asked to stop."""
 RETRY_SECONDS = 1.0
-"""Before the second try; twice as long before each further one."""
+"""Before the second try; twice as long before each further one, up to a minute."""
+_RETRY_SECONDS_MAX = 60.0
+WAITING_MAX = 1000
+"""So many calls wait for another try before no further files' are made: a command that always fails must not fill
+memory, and one that fails for some files must not keep the others waiting."""
 AHEAD = 16
 """Calls handed out per thread, so that none waits for the program's loop."""
 _ERROR_BYTES = 4096
+_NAMES = ("{path}", "{name}")
 _PLACEHOLDER = re.compile(r"\{(path|name|size|digest)\}")
 
 
@@ -77,11 +82,14 @@ class DeliveredHook:
 
     def __init__(self, settings: HookSettings, journal: Path | str, tell: Events) -> None:
         program = settings.words[0]
-        if shutil.which(program) is None:
+        found = shutil.which(program)
+        if found is None:
             raise ConfigError(
                 f"on_delivered: {program!r} is no program that can be run",
                 hint="give its full path, and make it executable (chmod +x)",
             )
+        if os.name == "nt":
+            refuse_batch_file(found, settings.words)
         self._settings, self._tell = settings, tell
         self._journal = CallJournal(journal)
         self._taken: list[FileDelivered] = []
@@ -172,8 +180,7 @@ class DeliveredHook:
         for call in due:
             self._calls.put(call)
         self._under_way += len(due)
-        # Those that wait for another try count, too: a command that always fails must not fill memory.
-        room = AHEAD * self._settings.parallel - self._under_way - len(self._again)
+        room = min(AHEAD * self._settings.parallel - self._under_way, WAITING_MAX - len(self._again))
         if room > 0:
             for call in self._journal.after(self._handed, room):
                 self._handed = call.number
@@ -205,7 +212,7 @@ class DeliveredHook:
         if ends:
             del self._tries[call.number]
         else:
-            wait = self._settings.retry_seconds * 2 ** (tries - 1)
+            wait = min(self._settings.retry_seconds * 2 ** min(tries - 1, 10), _RETRY_SECONDS_MAX)
             self._again.append((time.monotonic() + wait, call))
         what = "it is not tried again" if ends else f"try {tries} of {self._settings.tries}"
         self._tell(Note(f"{call.path}: the command of --on-delivered {problem} ({what})"))
@@ -232,7 +239,9 @@ class DeliveredHook:
                 self._results.put((call, self._run(call)))
 
     def _run(self, call: Call) -> str:
-        """Why the command failed; empty when it did not."""
+        """Why the command failed; empty when it did not, and of a file that was moved away or replaced meanwhile."""
+        if not _stands(call):
+            return ""
         words = [self._filled(word, call) for word in self._settings.words]
         try:
             with tempfile.TemporaryFile() as said:
@@ -272,9 +281,10 @@ class DeliveredHook:
 
     @staticmethod
     def _filled(word: str, call: Call) -> str:
+        name = Path(call.file).name
         values = {
             "path": call.file,
-            "name": Path(call.file).name,
+            "name": f"./{name}" if word == "{name}" and name.startswith("-") else name,  # never an option
             "size": str(call.size),
             "digest": call.digest.hex(),
         }
@@ -289,6 +299,34 @@ class DeliveredHook:
             "OMS_DIGEST": call.digest.hex(),
             "OMS_TOPIC": self._settings.topic,
         }
+
+
+def refuse_batch_file(program: str, words: Sequence[str]) -> None:
+    """
+    Refuse what would have a file name read by a shell.
+
+    Args:
+        program: The full path of what is run.
+        words: As in ``HookSettings``.
+
+    Raises:
+        ConfigError: Windows runs it with cmd.exe, which takes ``&`` and ``%`` in a name for its own. Source: Python's
+            documentation of ``subprocess``, "Security Considerations".
+    """
+    if program.lower().endswith((".bat", ".cmd")) and any(name in word for word in words for name in _NAMES):
+        raise ConfigError(
+            f"on_delivered: {program} is a batch file: a name with & in it would be run as a command",
+            hint="leave {path} and {name} out, and take OMS_PATH from the environment; or run a program",
+        )
+
+
+def _stands(call: Call) -> bool:
+    try:
+        return os.stat(call.file).st_size == call.size  # noqa: PTH116 - the name may be any bytes
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # the command may be allowed to look
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,8 @@ def download(
         UnavailableError: It did not answer before the program was told to stop.
         StorageError: The folder or the ledger cannot be used.
     """
+    # What is noted for a later run, which may be started elsewhere, is to name the same files.
+    options = replace(options, output_dir=options.output_dir.absolute())
     with telemetry(options, config, Role.DOWNLOAD, events, SystemClock(), lines) as observe:
         control.each_turn.append(observe.deliver)
         flow = partial(_flow, options, observe, control)

@@ -86,6 +86,8 @@ class CallJournal:
         with self._db.transaction():
             for event in events:
                 self._last += 1
+                # A version whose turn has not come, and which this one has replaced, is passed over.
+                self._db.write("DELETE FROM calls WHERE file = ? AND ready IS NOT NULL", (os.fsencode(event.file),))
                 self._db.write(
                     "INSERT INTO calls (path, digest, size, ready, file) VALUES (?, ?, ?, ?, ?)"
                     " ON CONFLICT (path, digest) DO UPDATE SET ready = excluded.ready, file = excluded.file",
