@@ -88,7 +88,7 @@ def test_a_file_streamed_under_a_temporary_name_is_chosen_by_its_final_one(place
     receiver = place.fetch("--include", "*.csv")
     assert written(place) == {"scan.csv"}
     assert receiver.of("program_stopped")[0]["waiting"] == 0
-    assert list((place.output / ".openmsistream" / "partial").iterdir()) == []
+    assert list((place.output / ".openmsistream" / "partial").rglob("*.part")) == []
 
 
 # -- existing files and names -------------------------------------------------------------------------------------

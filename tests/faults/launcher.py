@@ -207,6 +207,13 @@ def never_lose_count() -> None:
     exchange(HintBox, "lost_count", lambda _: None)
 
 
+def one_partial_folder() -> None:
+    """The partial files of all topics stand in one folder."""
+    import openmsistream.programs.downloading as program
+
+    exchange(program, "partials_of", lambda _: "")
+
+
 def sync_once_more() -> None:
     """What could not be synced is synced again, and believed then."""
     from openmsistream.adapters.filesystem.sink import FolderSink
@@ -259,6 +266,7 @@ CHANGES: dict[str, Callable[[], None]] = {
         ledger_unreadable_in_between,
         never_lose_count,
         never_read_again,
+        one_partial_folder,
         refuse_at_once,
         share_away_when_partitions_come,
         sync_once_more,

@@ -132,7 +132,7 @@ def versions(place: Place, name: str) -> list[OnTopic]:
 
 def partials(place: Place) -> list[str]:
     """The partial files in the downloader's work folder."""
-    return [entry.name for entry in (place.output / WORK_FOLDER / "partial").iterdir()]
+    return [entry.name for entry in (place.output / WORK_FOLDER / "partial").rglob("*.part")]
 
 
 def arrived(place: Place) -> bool:

@@ -24,7 +24,7 @@ def told(receiver: Program) -> list[str]:
 
 
 def partial(place: Place) -> Path:
-    (found,) = (place.output / ".openmsistream" / "partial").iterdir()
+    (found,) = (place.output / ".openmsistream" / "partial").rglob("*.part")
     return found
 
 

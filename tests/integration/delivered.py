@@ -42,8 +42,9 @@ def visible(root: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def sink_on(root: Path, *, by_descriptor: bool = True, **rules: object) -> Iterator[FolderSink]:
-    made = FolderSink(root, by_descriptor=by_descriptor and os.name != "nt", rules=DeliveryRules(**rules))  # type: ignore[arg-type]
+def sink_on(root: Path, *, by_descriptor: bool = True, whose: str = "", **rules: object) -> Iterator[FolderSink]:
+    wanted = DeliveryRules(**rules)  # type: ignore[arg-type]
+    made = FolderSink(root, by_descriptor=by_descriptor and os.name != "nt", rules=wanted, whose=whose)
     try:
         yield made
     finally:

@@ -73,10 +73,11 @@ def test_a_partial_file_that_was_cut_is_told(root: Path):
         assert sink.restore([one.key]) == set()  # else a restart would go on with it, and find the same again
 
 
-def test_new_files_come_in_when_the_folder_of_partial_files_was_removed(root: Path):
+@pytest.mark.parametrize("whose", ["", "xrd-1"])
+def test_new_files_come_in_when_the_folder_of_partial_files_was_removed(root: Path, whose: str):
     """It is made again, unless the whole work folder is gone: the disk may not be mounted any more."""
-    with sink_on(root) as sink:
-        (root / ".openmsistream" / "partial").rmdir()
+    with sink_on(root, whose=whose) as sink:
+        shutil.rmtree(root / ".openmsistream" / "partial")
         deliver(sink, version("a", b"1"))
         assert visible(root) == {"a": b"1"}
 
@@ -85,6 +86,34 @@ def test_new_files_come_in_when_the_folder_of_partial_files_was_removed(root: Pa
             sink.write(version("b", b"2", 2)[0].key, 0, b"2")
         assert not isinstance(told.value, BytesLostError)
         assert not (root / ".openmsistream").exists()
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_two_sinks_on_one_folder_leave_the_partial_files_of_the_other_alone(root: Path, by_descriptor: bool):
+    """Each knows its own open versions only; also one without a name, whose folder the others stand in."""
+    file = version("a", b"data")
+    for name, other in [("xrd-1", "xrd-2"), ("xrd-1", ""), ("", "xrd-2")]:
+        with sink_on(root, whose=name, by_descriptor=by_descriptor) as one:
+            one.write(file[0].key, 0, b"da")
+            with sink_on(root, whose=other, by_descriptor=by_descriptor) as two:
+                assert two.restore([file[0].key]) == set()
+                deliver(two, version("b", b"else", 2))
+            assert one.restore([file[0].key]) == {file[0].key}
+            one.write(file[0].key, 2, b"ta")
+            assert one.publish([file[0]]) == {}
+        assert visible(root) == {"a": b"data", "b": b"else"}
+        (root / "a").unlink()
+
+
+def test_a_sink_removes_what_it_does_not_know_of_its_own(root: Path):
+    """The control: under one name they would be taken for left behind."""
+    with sink_on(root, whose="xrd-1") as one:
+        (file,) = write(one, version("a", b"data"))
+        with sink_on(root, whose="xrd-1") as two:
+            assert two.restore([]) == set()
+        with pytest.raises(BytesLostError):
+            one.publish([file])
+    assert visible(root) == {}
 
 
 # -- what the disk does not keep ------------------------------------------------------------------------------------

@@ -116,6 +116,8 @@ def test_copies_on_disk_stand_beside_the_bucket(place: BucketPlace, mode: str):
 
     assert place.objects() == sent(place)
     assert tree(place.output) == tree(place.watched)
+    (partials,) = (place.output / ".openmsistream" / "partial").iterdir()
+    assert partials.name.startswith(f"s3-{place.topic}-")  # whoever else writes to that folder leaves them alone
 
 
 def test_everything_is_read_back_when_asked_for(place: BucketPlace):

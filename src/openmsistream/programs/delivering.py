@@ -63,9 +63,9 @@ class Announced:
         if self.hook is not None:
             self.hook.take(event if event.file else replace(event, file=str(self._root / event.path)))
 
-    def sink(self, options: DownloadOptions) -> FolderSink:
+    def sink(self, options: DownloadOptions, whose: str) -> FolderSink:
         """
-        The output folder.
+        The output folder; ``whose`` tells the partial files of this topic from those of others there.
 
         Raises:
             ConfigError: The options ask for what cannot be done there.
@@ -73,7 +73,9 @@ class Announced:
         """
         hook = self.hook
         announce = None if hook is None else hook.announce
-        sink = FolderSink(options.output_dir, rules=rules_for(options), names=options.names, announce=announce)
+        sink = FolderSink(
+            options.output_dir, rules=rules_for(options), names=options.names, announce=announce, whose=whose
+        )
         self._naming = sink.naming
         if hook is not None:
             hook.recover(lambda each: sink.standing(each, each.hash_name, each.digest))

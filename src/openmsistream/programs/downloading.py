@@ -29,6 +29,7 @@ from openmsistream.pipeline.runner import Control, DownloadTotals
 from openmsistream.ports import Events
 from openmsistream.programs.commands import CommandQueue
 from openmsistream.programs.delivering import announced
+from openmsistream.programs.ledgers import partials_of
 from openmsistream.programs.legacy import modern, refuse_type
 from openmsistream.programs.reading import ignore, open_ledger, read_topic, selection_for, summary, with_the_place
 from openmsistream.programs.setup import ledger_file, load_config
@@ -130,7 +131,7 @@ def _flow(
 ) -> Iterator[Download]:
     with (
         announced(options, topic.name, _file(options, "calls", topic), events, control) as announcing,
-        closing(announcing.sink(options)) as sink,
+        closing(announcing.sink(options, partials_of(topic))) as sink,
         closing(open_ledger(_file(options, "download", topic), topic, events)) as ledger,
     ):
         yield Download(

@@ -144,10 +144,22 @@ def ledger_file(folder: Path, kind: str, topic: TopicInfo, *, of: Path, share: t
         of: The folder the program watches or writes; links in its path are followed.
         share: Which of how many parts of the folder is the program's; None: all of it.
     """
-    text = "\0".join((topic.cluster_id, topic.name, os.path.realpath(of)))
-    digest = blake2b(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     part = f"-{share[0]}of{share[1]}" if share is not None and share[1] > 1 else ""
-    return folder / f"{kind}-{topic.name}-{digest}{part}.sqlite"
+    return folder / f"{kind}-{_named(topic, os.path.realpath(of))}{part}.sqlite"
+
+
+def partials_of(topic: TopicInfo) -> str:
+    """
+    What the partial files of a topic in an output folder are told by from those of other topics there.
+
+    Where the output folder is moved to makes no difference: what a new ledger does not know of is removed then.
+    """
+    return _named(topic)
+
+
+def _named(topic: TopicInfo, *more: str) -> str:
+    text = "\0".join((topic.cluster_id, topic.name, *more))
+    return f"{topic.name}-{blake2b(text.encode(errors='surrogateescape'), digest_size=8).hexdigest()}"
 
 
 def upload_ledger(

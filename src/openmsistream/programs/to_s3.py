@@ -233,7 +233,7 @@ def _sinks(
         if options.copies is None:
             yield sink, sink
             return
-        with closing(FolderSink(options.copies)) as folder:
+        with closing(FolderSink(options.copies, whose=work.name)) as folder:
             yield sink, BucketAndFolder(sink, folder)
 
 

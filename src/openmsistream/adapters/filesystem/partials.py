@@ -60,20 +60,22 @@ class PartialFiles:
         by_descriptor: Open them through a descriptor of the folder.
         mode: The permissions they are made with, less the umask.
         fs_type: The type of the file system they stand on; empty when it is not known.
+        whose: They stand in a folder of that name in ``folder``, apart from those of others; empty: in ``folder``.
 
     Attributes:
-        folder: As given.
+        folder: Where they stand.
         folder_fd: Its descriptor, or -1.
     """
 
-    def __init__(self, folder: Path, *, by_descriptor: bool, mode: int, fs_type: str = "") -> None:
-        self.folder, self._by_descriptor, self._mode = folder, by_descriptor, mode
+    def __init__(self, folder: Path, *, by_descriptor: bool, mode: int, fs_type: str = "", whose: str = "") -> None:
+        self.folder, self._shared = folder / whose, folder
+        self._by_descriptor, self._mode = by_descriptor, mode
         self._together = by_descriptor and has_sync_of_everything(fs_type)
         self._files: OrderedDict[VersionKey, int] = OrderedDict()
         self._reserved: dict[VersionKey, int] = {}
         self._begun: set[VersionKey] = set()
         self.folder_fd = -1
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._open_folder()
 
     def path(self, key: VersionKey) -> Path:
@@ -154,7 +156,7 @@ class PartialFiles:
         for entry in os.scandir(self.folder):
             if entry.name in names:
                 found.add(names[entry.name])
-            else:
+            elif not entry.is_dir(follow_symlinks=False):  # a folder has those of others
                 os.unlink(entry.path)
         self._begun = set(found)
         return found
@@ -223,6 +225,7 @@ class PartialFiles:
 
     def _make_again(self) -> None:
         """Somebody removed the folder. Where the one it stands in is gone, too, the disk may not be mounted."""
+        self._shared.mkdir(exist_ok=True)
         self.folder.mkdir(exist_ok=True)
         self._open_folder()
 

@@ -58,9 +58,9 @@ class DeliveryRules:
         """True when there is something to be done to a file before it gets its name."""
         return self.keep_mtime or self.file_mode is not None or self.owned
 
-    def check(self, folder: Path) -> None:
+    def check(self, folder: Path, root: Path) -> None:
         """
-        Find out with a file of our own whether this can be done in a folder.
+        Find out with a file of our own whether this can be done in a folder of ours below ``root``.
 
         Raises:
             ConfigError: It cannot; the text says which and why.
@@ -76,7 +76,7 @@ class DeliveryRules:
             self.dress(fd, trial, 10**18)
             self.dress_folder(fd)
         except OSError as error:
-            raise _cannot(self, folder, error) from error
+            raise _cannot(self, root, error) from error
         finally:
             os.close(fd)
             trial.unlink()
@@ -140,7 +140,7 @@ def _set_mtime(file: int | Path, mtime_ns: int) -> None:
             raise
 
 
-def _cannot(rules: DeliveryRules, folder: Path, error: OSError) -> ConfigError:
+def _cannot(rules: DeliveryRules, root: Path, error: OSError) -> ConfigError:
     wanted = [
         *(["owner"] if rules.owned else []),
         *(["mode"] if rules.file_mode is not None or rules.folder_mode is not None else []),
@@ -150,6 +150,4 @@ def _cannot(rules: DeliveryRules, folder: Path, error: OSError) -> ConfigError:
     if rules.owned:
         hint = "only root may give files away; others can choose a group that they belong to, as :archive"
     what = " or ".join(wanted)
-    return ConfigError(
-        f"{folder.parent.parent}: files cannot get the {what} that was asked for: {error.strerror}", hint=hint
-    )
+    return ConfigError(f"{root}: files cannot get the {what} that was asked for: {error.strerror}", hint=hint)

@@ -46,6 +46,7 @@ class FolderSink:
         names: What becomes of names that Windows cannot have: auto, keep, map or refuse (``core.names``).
         announce: See ``Announce``.
         spelling: Where paths stand there; None: the folder is asked.
+        whose: Tells its partial files from those of other sinks on that folder, whose ``restore`` would remove them.
 
     Raises:
         ConfigError: The rules ask for what cannot be done there.
@@ -61,6 +62,7 @@ class FolderSink:
         names: str = "auto",
         announce: Announce | None = None,
         spelling: Spelling | None = None,
+        whose: str = "",
     ) -> None:
         self.root, self._root_name = root, str(root)
         self._by_descriptor = by_descriptor
@@ -79,9 +81,10 @@ class FolderSink:
                 by_descriptor=by_descriptor,
                 mode=mode,
                 fs_type=ground_of(str(root.absolute())).fs_type,
+                whose=whose,
             )
             self._quarantine.mkdir(parents=True, exist_ok=True)
-            self._rules.check(self._partials.folder)
+            self._rules.check(self._partials.folder, root)
             if spelling is None:
                 naming = naming_for(names, windows=os.name == "nt", folds=folds(root))
                 spelling = spelling_on_disk(root, naming)
