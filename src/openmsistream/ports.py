@@ -526,7 +526,8 @@ class Sink(Protocol):
 
         Returns:
             Why a version could not be published, for those that could not: a ProtocolError when its path
-            can never be written here. StorageError is raised, for all, when the destination is full or refuses.
+            can never be written here, a DeliveryError when it is refused and others are not. StorageError is raised,
+            for all, when the destination is full or refuses everything.
         """
         ...
 

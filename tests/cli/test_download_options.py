@@ -179,7 +179,8 @@ def test_files_get_mode_time_and_group_as_typed(place: Place) -> None:
     [
         ("--file-mode", "rw-r--r--", "is not a mode as 640"),
         ("--file-mode", "4755", "is not a mode as 640"),
-        ("--folder-mode", "440", "needs at least 300"),
+        ("--folder-mode", "300", "needs at least 700"),
+        ("--folder-mode", "440", "needs at least 700"),
         ("--owner", "a:b:c", "is not an owner as lab, lab:xrd or :xrd"),
         ("--on-delivered", "echo 'x", "is not a command: no closing quotation"),
         ("--on-existing", "ask", "is not one of replace, keep-both, never"),

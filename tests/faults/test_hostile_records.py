@@ -15,6 +15,7 @@ import psutil
 from openmsistream.core.paths import WORK_FOLDER
 from tests.faults.records import produce, raw_records
 from tests.faults.support import Place, Program, fill, tree
+from tests.faults.typed import OK, like_any_user, linux, run
 
 RSS_LIMIT_BYTES = 200_000_000
 DISK_LIMIT_BYTES = 64_000_000
@@ -229,3 +230,27 @@ def test_control_a_naive_writer_is_led_outside_by_the_same_records(place: Place,
 
     assert receiver.of("program_started")
     assert scene.not_the_output() != scene.before
+
+
+@linux
+def test_a_record_that_names_a_folder_which_nobody_may_enter_stops_no_other(place: Place) -> None:
+    """It goes to quarantine, and can be tried again once the rights are there; what may not be read is replaced."""
+    (place.output / "lost+found").mkdir(parents=True, mode=0)
+    (place.output / "scan.dat").write_bytes(b"hostila")
+    (place.output / "scan.dat").chmod(0)
+    paths = ["first.txt", "lost+found/x.txt", "scan.dat", "lost+found/y/z.txt", "last.txt"]
+    produce(place.bootstrap, place.topic, [(path.encode(), v2(path)) for path in paths])
+
+    with place.download("--until-idle", 1, preexec_fn=like_any_user) as receiver:
+        assert receiver.wait() == 1
+    again = place.fetch(preexec_fn=like_any_user)
+
+    assert receiver.of("storage_paused") == []
+    assert receiver.paths("file_delivered") == ["first.txt", "scan.dat", "last.txt"]
+    assert [event["path"] for event in receiver.of("file_failed")] == ["lost+found/x.txt", "lost+found/y/z.txt"]
+    assert all("lost+found: Permission denied" in e["reason"] for e in receiver.of("file_failed", path=paths[1]))
+    assert again.paths("file_delivered") == []
+    (place.output / "lost+found").chmod(0o700)
+    assert run("quarantine", "retry", place.output, "--all", preexec_fn=like_any_user).returncode == OK
+    assert {name.decode() for name in tree(place.output)} == set(paths)
+    assert all((place.output / path).read_bytes() == DATA for path in paths)

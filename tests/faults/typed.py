@@ -23,6 +23,7 @@ as_root = pytest.mark.skipif(
 OK, ERROR, USAGE, UNFINISHED = 0, 1, 2, 3
 # Source: Linux, linux/capability.h and linux/prctl.h.
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24
+CAPABILITY_VERSION_3 = 0x20080522
 
 
 def run(*words: object, seconds: float = 60, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -72,3 +73,22 @@ def like_any_user() -> None:
         libc = ctypes.CDLL(None)
         for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
             assert libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
+
+
+@contextlib.contextmanager
+def as_any_user() -> Iterator[None]:
+    """The same within this process, on this thread, and only for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    try:
+        sets[0] = effective & ~(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH)
+        assert libc.capset(header, sets) == 0
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0

@@ -107,7 +107,7 @@ class DownloadOptions(ReadingOptions):
     )
     folder_mode: int | None = option(
         None,
-        Mode(least=0o300),
+        Mode(least=0o700),
         "permissions of the folders that are made for them, as 750",
         group=_FILES,
         unset="as the umask says",

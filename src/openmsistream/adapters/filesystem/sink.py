@@ -15,11 +15,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from openmsistream.adapters.filesystem.durable import sync_data, sync_file, sync_folder
+from openmsistream.adapters.filesystem.durable import (
+    sync_data,
+    sync_everything_on_the_disk_of,
+    sync_file,
+    sync_folder,
+)
 from openmsistream.adapters.filesystem.mounts import ground_of
 from openmsistream.adapters.filesystem.notes import file_note, record_note
-from openmsistream.adapters.filesystem.partials import READ_BYTES, NotKeptError, PartialFiles, partial_name
+from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles, partial_name
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
+from openmsistream.adapters.filesystem.refusing import IN_USE, refused_all, refused_alone
 from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing
 from openmsistream.adapters.filesystem.spelling import Spelling, folds, spelling_on_disk
 from openmsistream.core.chunk import HashName
@@ -31,6 +37,9 @@ from openmsistream.errors import BytesLostError, DeliveryError, OpenMSIStreamErr
 from openmsistream.ports import NOT_KNOWN, Buffer, Failure, Publication, Record
 
 _BY_DESCRIPTOR = os.rename in os.supports_dir_fd and os.open in os.supports_dir_fd
+IN_USE_TRIES = 10
+"""How often a file is tried to be replaced that another program has open: about once a second."""
+_UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.EIO})
 Announce = Callable[[Sequence[Publication]], None]
 """Called with what is about to get its name, before it does; StorageError when it cannot take note of it."""
 
@@ -70,6 +79,7 @@ class FolderSink:
         self._announce = announce
         self._quarantine = root / WORK_FOLDER / "quarantine"
         self._placed: dict[VersionKey, str] = {}
+        self._in_use: dict[VersionKey, int] = {}
         self._unsynced: set[str] = set()  # names given in a batch that failed behind that
         self._recognised: dict[str, str] = {}  # given before a kill, maybe: full paths, by what is placed there
         # Nobody may read more of a file while it comes in than when it is there; its owner can always go on with it.
@@ -101,7 +111,7 @@ class FolderSink:
         try:
             self._partials.write(key, offset, data)
         except OSError as error:
-            raise _storage_error(self.root, error) from error
+            raise refused_all(self.root, error) from error
 
     def read(self, key: VersionKey, start: int, stop: int) -> Iterator[Buffer]:
         """
@@ -118,7 +128,7 @@ class FolderSink:
             raise
         except OSError as error:
             if error.errno != errno.EIO:
-                raise _storage_error(self.root, error) from error
+                raise refused_all(self.root, error) from error
             path = self._partials.path(key)
             self.discard(key)
             raise BytesLostError(
@@ -143,14 +153,18 @@ class FolderSink:
         """
         Make versions appear under their final names, each whole or not at all.
 
-        A batch that failed half-way is published again as a whole: what has its name already is left as it is.
+        A batch that failed half-way is published again as a whole: what has its name already is left as it is. A path
+        that is refused while others can be written fails alone.
 
         Raises:
             BytesLostError: Partial files of some are gone; all others have their names.
+            StorageError: Nothing can be written; or another program has some files open, and all others have names.
         """
         failed: dict[VersionKey, OpenMSIStreamError] = {}
         lost: list[VersionKey] = []
+        in_use: StorageError | None = None
         self._placed = {p.key: self._placed[p.key] for p in publications if p.key in self._placed}
+        self._in_use = {p.key: self._in_use[p.key] for p in publications if p.key in self._in_use}
         wanted = [publication for publication in publications if publication.key not in self._placed]
         if self._announce is not None and wanted:
             self._announce(wanted)
@@ -158,14 +172,12 @@ class FolderSink:
             self._spelling.begin()
             placing = self._placing()
             try:
-                for stored in self._unsynced:
-                    with suppress(ProtocolError):  # a folder of it became a link: it is not ours any more
-                        placing.placed(stored)
+                closed = self._placed_before(placing)
                 for publication in wanted:
                     key = publication.key
                     try:
                         self._finish(publication)
-                        stored = self._place(placing, publication)
+                        stored = self._put(placing, publication)
                         self._placed[key] = stored
                         self._unsynced.add(stored)
                         self._partials.gone(key)
@@ -173,16 +185,22 @@ class FolderSink:
                         failed[key] = error
                     except BytesLostError:
                         lost.append(key)
+                    except StorageError as error:
+                        in_use = error
                     except FileNotFoundError:
                         if self._partials.path(key).exists():
                             raise  # the folder it was to go to was removed meanwhile
                         lost.append(key)
                 placing.sync()
+                if closed:
+                    sync_everything_on_the_disk_of(self._partials.folder_fd)
                 self._unsynced.clear()
             finally:
                 placing.close()
         if lost:
             raise self._partials.lost(lost)
+        if in_use is not None:
+            raise in_use
         return failed
 
     def where(self, key: VersionKey) -> str:
@@ -194,7 +212,7 @@ class FolderSink:
         """The full path under which exactly this version stands, found by its bytes; empty when it does not."""
         try:
             stored = self._spelling.place(publication.path)
-        except ProtocolError:
+        except (ProtocolError, OSError):
             return ""
         names = [stored, *self._version_names(stored, publication)]
         found = (name for name in names if self._has(self.root / name, publication.size, hash_name, digest))
@@ -214,6 +232,35 @@ class FolderSink:
             fd = self._partials.file(key, create=False)
             self._rules.dress(fd, self._partials.path(key), publication.mtime_ns)
         self._partials.finish(key, publication.size)
+
+    def _placed_before(self, placing: DescriptorPlacing | PathPlacing) -> bool:
+        """Sync the folders of what was placed before, too; True when some of them may not be opened any more."""
+        closed = False
+        for stored in self._unsynced:
+            try:
+                placing.placed(stored)
+            except ProtocolError:
+                pass  # a folder of it became a link: it is not ours any more
+            except PermissionError:
+                closed = True
+        return closed
+
+    def _put(self, placing: DescriptorPlacing | PathPlacing, publication: Publication) -> str:
+        """As ``_place``; DeliveryError when this path alone is refused, StorageError when it may not be so soon."""
+        try:
+            return self._place(placing, publication)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            key, path = publication.key, publication.path
+            failure = refused_alone(path, error, self.root, self._partials.folder)
+            tries = self._in_use[key] = self._in_use.get(key, 0) + 1
+            if error.errno in IN_USE and tries < IN_USE_TRIES:
+                raise StorageError(
+                    f"{path!r}: another program has a file of that name in use: {error.strerror}",
+                    hint="close it there; after some tries the new version goes to quarantine",
+                ) from error
+            raise failure from error
 
     def _place(self, placing: DescriptorPlacing | PathPlacing, publication: Publication) -> str:
         """Give a file its name, as the rules say; the path that it stands under."""
@@ -262,9 +309,14 @@ class FolderSink:
         if not _is_file(file, size):
             return False
         hasher = new_hasher(hash_name)
-        with self._told(), open(file, "rb", buffering=0) as opened:
-            while piece := opened.read(READ_BYTES):
-                hasher.update(piece)
+        try:
+            with open(file, "rb", buffering=0) as opened:
+                while piece := opened.read(READ_BYTES):
+                    hasher.update(piece)
+        except OSError as error:
+            if error.errno in _UNREADABLE:
+                return False  # nobody knows what is in it: it is replaced as any other
+            raise refused_all(self.root, error) from error
         return hasher.digest() == digest
 
     def discard(self, key: VersionKey) -> None:
@@ -313,7 +365,7 @@ class FolderSink:
         try:
             yield
         except OSError as error:
-            raise _storage_error(self.root, error) from error
+            raise refused_all(self.root, error) from error
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -329,20 +381,3 @@ def _is_file(file: Path | str, size: int) -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
-
-
-def _storage_error(root: Path, error: OSError) -> StorageError:
-    """What is to be raised for what the system says."""
-    hints = {
-        errno.ENOSPC: "make room on that disk; it goes on by itself",
-        errno.EDQUOT: "make room in your quota; it goes on by itself",
-        errno.EROFS: "the disk is mounted read-only; it goes on by itself once it can be written",
-        errno.EACCES: "give the account this program runs under the right to write there",
-        errno.ENOENT: "check that the folder is still there and mounted",
-    }
-    hint = hints.get(error.errno or 0, "check the disk; it goes on by itself once it can be written")
-    if isinstance(error, NotKeptError):
-        return BytesLostError(
-            f"{root}: the disk did not take what was written: {error.strerror}", error.keys, hint=hint
-        )
-    return StorageError(f"{root}: the output folder cannot be written: {error.strerror or error}", hint=hint)

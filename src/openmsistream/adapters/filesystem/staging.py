@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from openmsistream.adapters.filesystem.durable import sync_data
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
+from openmsistream.adapters.filesystem.refusing import refused_alone
 from openmsistream.adapters.filesystem.spelling import folds, spelling_on_disk
 from openmsistream.core.chunk import HashName
 from openmsistream.core.hashing import new_hasher
@@ -144,6 +145,7 @@ class FreeNames:
 
         Raises:
             ProtocolError: The path leads outside or through a link, or its name cannot be had here.
+            DeliveryError: This path is refused, and others are not.
             StorageError: The disk is full, read-only, or refuses.
         """
         with _told(self._root):
@@ -153,7 +155,10 @@ class FreeNames:
                     DescriptorPlacing(self._root, folder) if _BY_DESCRIPTOR else PathPlacing(self._root, file.parent)
                 )
                 try:
-                    placed = placing.place_new(file.name, self._spelling.place(publication.path))
+                    try:
+                        placed = placing.place_new(file.name, self._spelling.place(publication.path))
+                    except OSError as error:
+                        raise refused_alone(publication.path, error, self._root, file.parent) from error
                     placing.sync()
                 finally:
                     placing.close()
