@@ -59,6 +59,13 @@ def barriers_often() -> None:
     exchange(BarrierSettings.__init__, "__defaults__", (15, *before[1:]))
 
 
+def every_folder_stays_open() -> None:
+    """A descriptor is kept for every folder of a batch."""
+    from openmsistream.adapters.filesystem import placing
+
+    exchange(placing, "OPEN_FOLDERS", 10**6)
+
+
 def forget_parts() -> None:
     """Delivery to a bucket forgets which parts the store has."""
     from dataclasses import replace
@@ -256,6 +263,7 @@ CHANGES: dict[str, Callable[[], None]] = {
         all_in_memory,
         barriers_often,
         commit_what_was_read,
+        every_folder_stays_open,
         forget_parts,
         forget_uploads,
         go_on_when_full,

@@ -27,13 +27,22 @@ MODE = 0o777  # less the umask
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _READ_FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a named pipe in the way must not make it wait
 _COMPARE_BYTES = 1024 * 1024
+OPEN_FOLDERS = 64
+"""However many folders a batch has, or a path goes through: macOS gives a program 256 descriptors for everything."""
 
 
 class DescriptorPlacing:
-    """Places files through descriptors of opened folders, for one batch; then ``sync`` and ``close``."""
+    """
+    Places files through descriptors of opened folders, for one batch; then ``sync`` and ``close``.
+
+    Attributes:
+        safe: The paths given to ``place``, ``place_new`` and ``placed`` whose names survive a power cut by now.
+    """
 
     def __init__(self, root: Path, source_fd: int, made: Made | None = None) -> None:
         self._source, self._made = source_fd, made
+        self.safe: set[str] = set()
+        self._unsafe: list[str] = []
         self._folders: dict[tuple[str, ...], int] = {(): os.open(root, _FOLDER_FLAGS & ~getattr(os, "O_NOFOLLOW", 0))}
         self._changed: set[tuple[str, ...]] = set()
 
@@ -53,6 +62,7 @@ class DescriptorPlacing:
         except OSError as error:
             raise _refused(path, error) from error
         self._changed.add(parents)
+        self._unsafe.append(path)
 
     def place_new(self, source: str, path: str) -> bool:
         """
@@ -72,13 +82,16 @@ class DescriptorPlacing:
         except OSError as error:
             raise _refused(path, error) from error
         self._changed.add(parents)
+        self._unsafe.append(path)
         return True
 
     def placed(self, path: str) -> None:
         """A file was placed there before, and it is not certain that its name survives a power cut."""
         parents = tuple(path.split("/")[:-1])
-        self._enter(parents, path)
-        self._changed.update(parents[:depth] for depth in range(len(parents) + 1))
+        for depth in range(len(parents) + 1):
+            self._enter(parents[:depth], path)
+            self._changed.add(parents[:depth])
+        self._unsafe.append(path)
 
     def _same(self, source: str, name: str, target: int) -> bool:
         one = os.open(source, _READ_FLAGS, dir_fd=self._source)
@@ -94,6 +107,8 @@ class DescriptorPlacing:
         for parents in self._changed:
             sync_folder(self._folders[parents])
         self._changed.clear()
+        self.safe.update(self._unsafe)
+        self._unsafe.clear()
 
     def close(self) -> None:
         """Let go of the folders."""
@@ -102,28 +117,44 @@ class DescriptorPlacing:
         self._folders.clear()
 
     def _enter(self, parents: tuple[str, ...], path: str) -> int:
-        known = self._folders.get(parents)
-        if known is not None:
-            return known
-        above = self._enter(parents[:-1], path)
+        """The descriptor of a folder; it is open until the next one is entered."""
+        depth = len(parents)
+        while parents[:depth] not in self._folders:
+            depth -= 1
+        fd = self._folders[parents[:depth]]
+        for here in range(depth, len(parents)):
+            if len(self._folders) >= OPEN_FOLDERS:
+                self._close_all_but(parents[:here])
+            fd = self._step(fd, parents[: here + 1], path)
+        return fd
+
+    def _step(self, above: int, parents: tuple[str, ...], path: str) -> int:
+        """Open a folder in the one above it; it is made if need be."""
         name = parents[-1]
         try:
             try:
-                fd = os.open(name, _FOLDER_FLAGS, dir_fd=above)
+                fd = self._folders[parents] = os.open(name, _FOLDER_FLAGS, dir_fd=above)
             except FileNotFoundError:
                 os.mkdir(name, MODE, dir_fd=above)
                 self._changed.add(parents[:-1])
-                fd = os.open(name, _FOLDER_FLAGS, dir_fd=above)
+                fd = self._folders[parents] = os.open(name, _FOLDER_FLAGS, dir_fd=above)
                 if self._made is not None:
                     self._made(fd)
         except OSError as error:
             raise _refused(path, error) from error
-        self._folders[parents] = fd
         return fd
+
+    def _close_all_but(self, parents: tuple[str, ...]) -> None:
+        """Make room for more; the root stays open, too. What changed is synced first: it may not be opened again."""
+        self.sync()
+        for each in self._folders.keys() - {(), parents}:
+            os.close(self._folders.pop(each))
 
 
 class PathPlacing:
     """The same by path names, for systems without descriptors of folders."""
+
+    safe: frozenset[str] = frozenset()
 
     def __init__(self, root: Path, source: Path, made: Made | None = None) -> None:
         self._root, self._source, self._made = root, source, made

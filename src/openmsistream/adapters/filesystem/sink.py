@@ -173,7 +173,7 @@ class FolderSink:
             placing = self._placing()
             try:
                 closed = self._placed_before(placing)
-                for publication in wanted:
+                for publication in _by_folder(wanted):
                     key = publication.key
                     try:
                         self._finish(publication)
@@ -196,6 +196,7 @@ class FolderSink:
                     sync_everything_on_the_disk_of(self._partials.folder_fd)
                 self._unsynced.clear()
             finally:
+                self._unsynced -= placing.safe
                 placing.close()
         if lost:
             raise self._partials.lost(lost)
@@ -236,7 +237,7 @@ class FolderSink:
     def _placed_before(self, placing: DescriptorPlacing | PathPlacing) -> bool:
         """Sync the folders of what was placed before, too; True when some of them may not be opened any more."""
         closed = False
-        for stored in self._unsynced:
+        for stored in sorted(self._unsynced):  # one folder after the other
             try:
                 placing.placed(stored)
             except ProtocolError:
@@ -366,6 +367,19 @@ class FolderSink:
             yield
         except OSError as error:
             raise refused_all(self.root, error) from error
+
+
+def _by_folder(publications: Iterable[Publication]) -> list[Publication]:
+    """
+    Those of one folder behind each other, so that it is opened and synced once.
+
+    Files of one folder, and folders by their first files, stay in the order in which they came: the first of two
+    names that differ in upper and lower case has its own.
+    """
+    folders: dict[str, list[Publication]] = {}
+    for publication in publications:
+        folders.setdefault(os.path.dirname(publication.path), []).append(publication)
+    return [publication for together in folders.values() for publication in together]
 
 
 def _write_durably(path: Path, data: bytes) -> None:
