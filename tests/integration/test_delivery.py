@@ -132,6 +132,27 @@ def test_a_kill_between_the_two_steps_of_such_a_file_system_is_put_right(root: P
     assert not partial.exists()
 
 
+@posix
+@pytest.mark.parametrize("becomes", ["folder", "file"])
+def test_a_folder_that_somebody_else_makes_at_the_same_moment_is_as_good_as_ours(
+    root: Path, becomes: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As a downloader of another topic into this folder does; a file in its place is in the way."""
+
+    def make(name: str, *arguments: object, **named: object) -> None:
+        if name == "new":
+            (root / "new").mkdir() if becomes == "folder" else (root / "new").touch()
+        real(name, *arguments, **named)
+
+    real = os.mkdir
+    with sink_on(root) as sink:
+        (batch,) = write(sink, version("new/a", b"1"))
+        monkeypatch.setattr(os, "mkdir", make)
+        failed = sink.publish([batch])
+    assert visible(root) == ({"new/a": b"1"} if becomes == "folder" else {"new": b""})
+    assert [key.path for key in failed] == ([] if becomes == "folder" else ["new/a"])
+
+
 # -- rights, owner, time ------------------------------------------------------------------------------------------
 
 

@@ -135,11 +135,15 @@ class DescriptorPlacing:
             try:
                 fd = self._folders[parents] = os.open(name, _FOLDER_FLAGS, dir_fd=above)
             except FileNotFoundError:
-                os.mkdir(name, MODE, dir_fd=above)
+                made = self._made
+                try:
+                    os.mkdir(name, MODE, dir_fd=above)
+                except FileExistsError:
+                    made = None  # somebody else was quicker
                 self._changed.add(parents[:-1])
                 fd = self._folders[parents] = os.open(name, _FOLDER_FLAGS, dir_fd=above)
-                if self._made is not None:
-                    self._made(fd)
+                if made is not None:
+                    made(fd)
         except OSError as error:
             raise _refused(path, error) from error
         return fd
