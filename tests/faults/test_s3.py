@@ -141,6 +141,24 @@ def test_a_store_that_lost_our_right_to_write_says_which_one(place: BucketPlace,
     assert place.objects() == sent(place)
 
 
+def test_a_large_file_that_the_store_never_takes_goes_to_quarantine(place: BucketPlace, proxy: HttpProxy):
+    """It says so of a part: what comes behind the file is delivered, also by the next run."""
+    proxy.rule = lambda r: Refuse(400, "EntityTooLarge") if r.is_part and r.path.endswith("huge") else None
+    for gen, (path, size) in enumerate({"huge": 60 * MIB, "large": 20 * MIB, "small": 10}.items(), 1):
+        chunks = v2_chunks(path, bytes(size), gen, chunk_bytes=MIB)
+        produce(place.bootstrap, place.topic, ((path.encode(), v2.encode(chunk)) for chunk in chunks))
+
+    with place.to_s3("--until-idle", 1) as receiver:
+        assert receiver.wait() == 1, receiver.stderr
+    again = place.deliver()
+
+    assert set(place.objects()) == {"large", "small"}
+    (failed,) = receiver.of("file_failed")
+    assert (failed["path"], "EntityTooLarge" in failed["reason"]) == ("huge", True)
+    assert (again.of("file_failed"), again.paths("file_delivered")) == ([], [])
+    assert place.store.unfinished_uploads(place.bucket) == []
+
+
 def test_a_slow_store_costs_neither_membership_nor_memory(place: BucketPlace, proxy: HttpProxy):
     """Each part takes longer than the group waits for a member that does not poll; no partition is taken away."""
     place.configure(consumer="max.poll.interval.ms = 6000\nsession.timeout.ms = 6000\n")

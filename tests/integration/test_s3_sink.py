@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from openmsistream.adapters.s3 import spill
+from openmsistream.adapters.s3 import parts, spill
 from openmsistream.adapters.s3.answers import WrongDigestError
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.ledger import Uploads
@@ -21,7 +21,7 @@ from openmsistream.config.s3 import S3Access
 from openmsistream.core.chunk import HashName
 from openmsistream.core.events import Event, Note
 from openmsistream.core.versions import VersionKey, VersionOrder
-from openmsistream.errors import BusyError, BytesLostError, IntegrityError, StorageError
+from openmsistream.errors import BusyError, BytesLostError, DeliveryError, IntegrityError, StorageError
 from openmsistream.local.store import LocalStore
 from openmsistream.ports import Publication
 from tests.faults.http_proxy import Delay, HttpProxy, Meet, Refuse, Request
@@ -557,6 +557,54 @@ def test_one_version_that_is_refused_does_not_keep_the_others_waiting(
     assert list(failed) == [long.key]
     assert "1,024" in failed[long.key].message
     assert content(store, bucket, "refused") == b"2"
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_large_version_that_is_refused_for_good_is_taken_to_its_end_and_fails_alone(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, tmp_path: Path, in_order: bool
+):
+    """Nothing more of it is sent; what stands here of it as a whole is kept in quarantine."""
+    proxy.rule = lambda r: Refuse(400, "EntityTooLarge") if r.is_part and r.path.endswith("refused") else None
+    sink, refused, good = make(), version("refused", LARGE * 3, 1), version("good", LARGE, 2)
+    if not in_order:
+        sink.write(refused.key, 59 * MIB, LARGE[-MIB:])
+    write(sink, refused, LARGE * 3)
+    write(sink, good, LARGE)
+    sink.sync([refused.key, good.key])
+
+    failed = sink.publish([refused, good])
+
+    assert [(key, type(error)) for key, error in failed.items()] == [(refused.key, DeliveryError)]
+    assert content(store, bucket, "good") == LARGE
+    assert sum(request.is_part and request.path.endswith("refused") for request in proxy.requests) <= 4
+    sink.set_aside(refused.key, failed[refused.key].message)
+    quarantine = tmp_path / "here" / ".openmsistream" / "quarantine"
+    kept = [file.stat().st_size for file in quarantine.iterdir() if file.suffix != ".json"]
+    assert kept == ([] if in_order else [60 * MIB])
+    (note,) = quarantine.glob("*.json")
+    assert ("are not kept here: the topic has them" in note.read_text(encoding="utf-8")) is in_order
+    sink.publish([])
+    assert store.unfinished_uploads(bucket) == []
+
+
+def test_a_version_that_is_too_large_for_any_store_fails_alone(
+    make: MakeSink, store: LocalStore, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Told when it is complete, as of every other that is refused for good: here one part is all there may be."""
+    monkeypatch.setattr(parts, "PARTS_MAX", 1)
+    monkeypatch.setattr(parts, "SAME_SIZE_PARTS", 1)
+    sink, large, small = make(), version("large", LARGE, 1), version("small", b"small", 2)
+    write(sink, large, LARGE)
+    write(sink, small, b"small")
+
+    failed = sink.publish([large, small])
+
+    assert list(failed) == [large.key]
+    assert "this one has more" in failed[large.key].message
+    sink.set_aside(large.key, failed[large.key].message)
+    assert content(store, bucket, "small") == b"small"
+    sink.publish([])
+    assert store.unfinished_uploads(bucket) == []
 
 
 def test_an_upload_that_is_begun_while_its_version_is_given_up_is_removed_at_the_end(

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from openmsistream.adapters.filesystem.sink import FolderSink
-from openmsistream.adapters.s3.parts import part_at
+from openmsistream.adapters.s3.parts import PartSpan, part_at
 from openmsistream.adapters.s3.sending import ROOM_SECONDS, PartSender, Upload
 from openmsistream.adapters.s3.spill import Collected, Collecting
 from openmsistream.core.versions import VersionKey
-from openmsistream.errors import BytesLostError
+from openmsistream.errors import BytesLostError, DeliveryError
 from openmsistream.ports import Buffer
 
 _POUR_SECONDS = 60.0
@@ -70,7 +70,6 @@ class Incoming:
 
         Raises:
             BytesLostError: Its upload is gone.
-            DeliveryError: It is too large for any store.
             StorageError: The store or the work folder does not take them now.
         """
         view = memoryview(data)
@@ -91,12 +90,21 @@ class Incoming:
             self._places.spool.write(self.spool_key, offset + skipped, view[skipped:])
 
     def take(self, view: memoryview, patience_seconds: float = ROOM_SECONDS) -> None:
-        """Keep bytes behind those that came in order; wait so long for room."""
+        """
+        Keep bytes behind those that came in order; wait so long for room.
+
+        Those of an upload that is refused for good are let go: that is told when the version is complete.
+        """
         while view or self._part is None:
+            if self.upload.refused is not None:
+                self._let_go()
+                self.position += len(view)
+                return
             if self._part is not None and self.position == self._span.stop:
                 self._places.sender.wait_for_room(self.upload, patience_seconds)
                 self.send()
-                self._span = part_at(self.position)
+                self._go_on()
+                continue
             if self._part is None:
                 self._part = self._places.collecting.begin(self.key, self._span.size)
             piece = view[: self._span.stop - self.position]
@@ -112,6 +120,8 @@ class Incoming:
             self.take(memoryview(b""))
         for piece in self._places.spool.read(self.spool_key, self.position, size):
             self.take(memoryview(piece), _POUR_SECONDS)
+            if self.upload.refused is not None:
+                return
 
     def send(self) -> None:
         """Give the part that was collected to the store, whatever its size."""
@@ -150,19 +160,29 @@ class Incoming:
 
     def forget(self) -> None:
         """Its bytes here are not needed any more."""
-        if self._part is not None:
-            self._places.collecting.drop(self._part)
-            self._part = None
+        self._let_go()
         if self.spool_key is not None:
             self._places.spool.discard(self.spool_key)
 
     def to_spool(self) -> bool:
         """Put all its bytes into its spool file; False when some are not here."""
-        if not self.is_local:
-            return False
-        if self.turned is None:
+        if self.turned is None and self.is_local:
             self._turn()
-        return True
+        return self.turned == 0
+
+    def _go_on(self) -> None:
+        """The next part begins."""
+        try:
+            self._span = part_at(self.position)
+        except DeliveryError as error:
+            self._span = PartSpan(self._span.number + 1, self.position, self.position)
+            self._places.sender.refuse(self.upload, error)
+
+    def _let_go(self) -> None:
+        """The part that was collected is not wanted any more."""
+        if self._part is not None:
+            self._places.collecting.drop(self._part)
+            self._part = None
 
     def _turn(self) -> None:
         """From here on the bytes go to the spool file."""

@@ -117,16 +117,15 @@ class PartSender:
 
     def wait_for_room(self, upload: Upload, seconds: float = ROOM_SECONDS) -> None:
         """
-        Return when another part may be given.
+        Return when another part may be given. That of a refused upload always may: ``wait_for`` tells why it is.
 
         Raises:
             BytesLostError: The upload is gone.
             StorageError: There was no room in time: the store is slow or away.
         """
         with self._changed:
-            self._raise_for(upload, also_problem=False)
-            if self._changed.wait_for(lambda: self._has_room or upload.lost, seconds):
-                self._raise_for(upload, also_problem=False)
+            if self._changed.wait_for(lambda: self._has_room or upload.lost or upload.refused, seconds):
+                self._raise_if_lost(upload)
                 return
             problem = upload.problem or next((job.upload.problem for job in self._jobs if job.upload.problem), None)
         raise problem or BusyError(
@@ -140,13 +139,22 @@ class PartSender:
         return self._on_the_way < self._most and self._in_memory < self._most * PART_BYTES
 
     def send(self, upload: Upload, number: int, body: bytearray | PartFile, size: int) -> None:
-        """Give a part; a file is removed once it is sent."""
+        """Give a part; a file is removed once it is sent. One of a refused upload goes nowhere."""
+        job = _Job(upload, number, body, size)
         with self._changed:
+            if upload.refused is not None:
+                _remove(job)
+                return
             upload.waiting += 1
             self._on_the_way += 1
-            job = _Job(upload, number, body, size)
             self._in_memory += job.in_memory
             self._jobs.append(job)
+            self._changed.notify_all()
+
+    def refuse(self, upload: Upload, reason: OpenMSIStreamError) -> None:
+        """The upload can never become an object."""
+        with self._changed:
+            upload.refused = upload.refused or reason
             self._changed.notify_all()
 
     def wait_for(self, upload: Upload) -> None:
@@ -160,7 +168,9 @@ class PartSender:
         """
         with self._changed:
             self._changed.wait_for(lambda: not upload.waiting or upload.problem or upload.refused or upload.lost)
-            self._raise_for(upload, also_problem=True)
+            self._raise_if_lost(upload)
+            if problem := upload.refused or upload.problem:
+                raise problem
 
     def drop(self, upload: Upload) -> None:
         """Nobody wants the upload any more: it is abandoned in the ledger."""
@@ -190,13 +200,9 @@ class PartSender:
         for job in self._jobs:
             _remove(job)
 
-    def _raise_for(self, upload: Upload, *, also_problem: bool) -> None:
+    def _raise_if_lost(self, upload: Upload) -> None:
         if upload.lost:
             raise BytesLostError(f"{self._bucket.where}: {upload.object_key}: {upload.lost}", [upload.key], hint=_LOST)
-        if upload.refused is not None:
-            raise upload.refused
-        if also_problem and upload.problem is not None:
-            raise upload.problem
 
     # -- on the threads -----------------------------------------------------------------------------------------
 

@@ -219,7 +219,8 @@ class S3Sink:
         """Move the bytes of an open version to quarantine, with the reason; bytes that the store has are not kept."""
         version = self._open.get(key)
         if version is not None and not version.to_spool():
-            reason += "; its bytes are not kept here: they were in the store already, and the topic has them"
+            sent = "" if version.upload.refused else "they were in the store already, and "
+            reason += f"; its bytes are not kept here: {sent}the topic has them"
         self._spool.set_aside(key, reason, failure)
         self.discard(key)
 
