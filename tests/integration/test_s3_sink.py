@@ -12,7 +12,7 @@ import pytest
 from blake3 import blake3
 
 from openmsistream.adapters.s3 import parts, spill
-from openmsistream.adapters.s3.answers import WrongDigestError
+from openmsistream.adapters.s3.answers import NoRightError, WrongDigestError
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.ledger import Uploads
 from openmsistream.adapters.s3.sending import PartSender, Upload
@@ -128,6 +128,19 @@ def test_of_two_sources_the_later_timestamp_wins_whatever_comes_first(make: Make
     latest = version("a", b"latest", 1, src=OTHER, at_ms=3000)
     deliver(there, latest, b"latest")
     assert content(store, bucket, "a") == b"latest"
+
+
+def test_the_time_of_a_large_version_is_that_of_its_last_record(make: MakeSink, store: LocalStore, bucket: str):
+    """Its metadata is fixed when its first record came: that time, which is earlier, stands nowhere."""
+    here, there = make("here"), make("there")
+    later, earlier = version("a", LARGE, 1, at_ms=3000), version("a", b"earlier", 1, src=OTHER, at_ms=2000)
+    here.describe = lambda key: About(key.path, VersionOrder(SRC, 1, 10**18, 1000))
+
+    deliver(here, later, LARGE)
+    deliver(there, earlier, b"earlier")
+
+    assert content(store, bucket, "a") == LARGE
+    assert tags(store, bucket, "a")["oms-time"] == "3000"
 
 
 def test_an_object_of_somebody_else_is_replaced(make: MakeSink, store: LocalStore, bucket: str):
@@ -340,6 +353,28 @@ def test_an_account_that_may_write_and_not_read_delivers(
     deliver(sink, small, b"small")
 
     assert (content(store, bucket, "a"), content(store, bucket, "b")) == (LARGE, b"small")
+
+
+def test_an_account_that_may_not_look_leaves_what_stands_there(
+    store: LocalStore, bucket: str, proxy: HttpProxy, tmp_path: Path, told: list[Event]
+):
+    """Whether it is newer is not known: which right is missing is told, and it goes on when the account has it."""
+    access = S3Access(proxy.address, store.access_key, store.secret_key, region=store.region)
+    new, old = version("a", b"new", 2), version("a", b"old", 1)
+    with contextlib.closing(S3Sink(Bucket(access, bucket, 4), tmp_path / "one", S3Settings("t"), told.append)) as other:
+        deliver(other, new, b"new")
+    proxy.rule = lambda request: Refuse(403, "AccessDenied") if request.method in {"HEAD", "GET"} else None
+    narrow = Bucket(access, bucket, 4)
+    narrow.check("probe")
+    with contextlib.closing(S3Sink(narrow, tmp_path / "two", S3Settings("t"), told.append)) as sink:
+        write(sink, old, b"old")
+        with pytest.raises(NoRightError, match="s3:GetObject and s3:ListBucket"):
+            sink.publish([old])
+        assert content(store, bucket, "a") == b"new"
+
+        proxy.rule = lambda _: None
+        assert sink.publish([old]) == {}
+    assert content(store, bucket, "a") == b"new"
 
 
 def test_an_object_that_is_removed_while_its_version_comes_again_is_sent_after_all(

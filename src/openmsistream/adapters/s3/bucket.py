@@ -119,15 +119,22 @@ class Bucket:
 
     # -- objects ------------------------------------------------------------------------------------------------
 
-    def look(self, key: str) -> Found | None:
-        """The object as it stands there, without its tags; None when there is none."""
+    def look(self, key: str, *, was_there: bool = False) -> Found | None:
+        """
+        The object as it stands there, without its tags; None when there is none.
+
+        Args:
+            key: Its key.
+            was_there: The store just said that there is one: then an account that may not list is not told 403 of
+                what is not there, and NoRightError is raised.
+        """
         try:
             with told(self.where, f"{key} cannot be looked at", "s3:GetObject and s3:ListBucket"):
                 answer = self.client.head_object(Bucket=self.name, Key=key)
         except NotThereError:
             return None
         except NoRightError:
-            if self._listable:
+            if self._listable or was_there:
                 raise
             return None  # who may not list is told 403 of what is not there
         modified = int(answer["LastModified"].timestamp() * 1000) if "LastModified" in answer else 0

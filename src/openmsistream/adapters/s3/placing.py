@@ -193,7 +193,7 @@ class Placing:
             try:
                 send(condition)
             except ConditionFailedError:
-                found = self._bucket.look(object_key)
+                found = self._bucket.look(object_key, was_there=True)
                 if found is None:
                     # SeaweedFS 4.48 says of `a` that it is there when it is not, but `a/b` is.
                     denied += condition == ABSENT

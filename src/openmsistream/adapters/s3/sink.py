@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -279,7 +279,8 @@ class S3Sink:
         if plan != Plan():
             self._planned.add(key)
         path = plan.final_path or (key.path if about is None else about.path)
-        order = None if about is None else about.order
+        # The time of the last record is not known yet, and metadata cannot be changed: it becomes a tag.
+        order = None if about is None else replace(about.order, timestamp_ms=0)
         on_disk = on_disk or plan.on_disk
         try:
             wanted = self._key(path)
