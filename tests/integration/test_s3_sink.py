@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,14 @@ def deliver(sink: S3Sink, publication: Publication, data: bytes) -> None:
     write(sink, publication, data)
     sink.sync([publication.key])
     assert sink.publish([publication]) == {}
+
+
+def published(sink: S3Sink, publication: Publication) -> bool:
+    """As the flow does: a destination that refuses now is tried again."""
+    try:
+        return sink.publish([publication]) == {}
+    except StorageError:
+        return False
 
 
 def content(store: LocalStore, bucket: str, path: str) -> bytes:
@@ -640,6 +651,92 @@ def test_a_version_that_is_too_large_for_any_store_fails_alone(
     assert content(store, bucket, "small") == b"small"
     sink.publish([])
     assert store.unfinished_uploads(bucket) == []
+
+
+@pytest.fixture
+def expiring(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Keys that a command gives, as of a role; called with the minutes they are still valid for, 5 at first."""
+    given, settings = tmp_path / "given.json", tmp_path / "aws"
+
+    def valid(minutes: float) -> None:
+        until = datetime.now(UTC) + timedelta(minutes=minutes)
+        keys = {"AccessKeyId": store.access_key, "SecretAccessKey": store.secret_key, "Expiration": until.isoformat()}
+        given.write_text(json.dumps({"Version": 1, **keys}), encoding="utf-8")
+
+    valid(5)  # so few are left that botocore asks for new ones with every request
+    command = tmp_path / "give.py"
+    command.write_text(f"print(open({str(given)!r}).read())", encoding="utf-8")
+    python, script = Path(sys.executable).as_posix(), command.as_posix()
+    settings.write_text(f'[default]\ncredential_process = "{python}" "{script}"\n', encoding="utf-8")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(settings))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return valid
+
+
+@pytest.mark.parametrize("size", [10, 9 * MIB], ids=["small", "large"])
+def test_keys_that_cannot_be_renewed_for_a_while_are_waited_for(
+    store: LocalStore, bucket: str, tmp_path: Path, expiring: Callable[[float], None], size: int
+):
+    """What botocore raises then is none of its own errors; the file arrives when the keys are there again."""
+    access = S3Access(store.endpoint, region=store.region)
+    with contextlib.closing(S3Sink(Bucket(access, bucket, 4), tmp_path, S3Settings("t"), lambda _: None)) as sink:
+        one = version("a", b"x" * size, 1)
+        expiring(-5)
+        write(sink, one, b"x" * size)
+        with pytest.raises(StorageError, match=r"RuntimeError.*still expired") as error:
+            sink.publish([one])
+        assert error.value.hint
+
+        expiring(60)
+        eventually(lambda: published(sink, one), "it is delivered")
+    assert content(store, bucket, "a") == b"x" * size
+
+
+@pytest.mark.parametrize("which", ["is_begin", "is_part", "HEAD"])
+def test_an_answer_that_lacks_what_every_store_says_is_asked_for_again(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, which: str
+):
+    """As of a gateway that answers for its store: all is well, and nothing of ours was done."""
+    answered: list[Request] = []
+
+    def rule(request: Request) -> Refuse | None:
+        if answered or not (request.method == which or getattr(request, which, False)):
+            return None
+        answered.append(request)
+        return Refuse(202, "Accepted")
+
+    proxy.rule = rule
+    sink, large = make(), version("a", LARGE, 1)
+    write(sink, large, LARGE)
+    sink.sync([large.key])
+    eventually(lambda: published(sink, large), "it is delivered")
+
+    assert answered
+    assert content(store, bucket, "a") == LARGE
+
+
+def test_a_thread_outlives_what_nobody_has_thought_of(store: LocalStore, bucket: str, tmp_path: Path):
+    """What was wrong is told, and the part that it had in hand is sent again."""
+    wrong = [ZeroDivisionError("once")]
+
+    def metadata() -> dict[str, str]:
+        if wrong:
+            raise wrong.pop()
+        return {}
+
+    access = S3Access(store.endpoint, store.access_key, store.secret_key, region=store.region)
+    with (
+        contextlib.closing(Bucket(access, bucket, 4)) as open_bucket,
+        contextlib.closing(Uploads(tmp_path / "uploads.sqlite")) as uploads,
+        contextlib.closing(PartSender(open_bucket, uploads, 1)) as sender,
+    ):
+        upload = Upload(VersionKey("a", b"v" * 16), "t/a", metadata)
+        sender.send(upload, 1, bytearray(MIB), MIB)
+        with pytest.raises(StorageError, match="ZeroDivisionError: once"):
+            sender.wait_for(upload)
+        eventually(lambda: upload.done, "the part is there")
 
 
 def test_an_upload_that_is_begun_while_its_version_is_given_up_is_removed_at_the_end(

@@ -1,6 +1,7 @@
 """What a store answers when it does not do what it was asked, as errors of ours: mapped here, and nowhere else.
 
-Knows botocore's exceptions and the error codes of S3. It must not know what is being delivered.
+Knows botocore's exceptions and the error codes of S3; whatever else a request raises is tried again, too. It must not
+know what is being delivered.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
-from openmsistream.errors import DeliveryError, ProtocolError, StorageError
+from openmsistream.errors import DeliveryError, OpenMSIStreamError, ProtocolError, StorageError
 
 GOES_ON = "it goes on by itself once the store answers as usual"
+LOOK = "it is tried again; if that lasts, look at what gives the keys, and whether something else answers for the store"
 
 
 class ConditionFailedError(DeliveryError):
@@ -83,6 +85,16 @@ def told(where: str, what: str, right: str = "") -> Iterator[None]:
         ) from error
     except (BotoCoreError, OSError) as error:
         raise StorageError(f"{where}: {what}: {_words(error)}", hint=GOES_ON) from error
+    except OpenMSIStreamError:
+        raise
+    except Exception as error:
+        # Keys that cannot be renewed are a RuntimeError of botocore, what an answer lacks is a KeyError.
+        raise unforeseen(where, what, error) from error
+
+
+def unforeseen(where: str, what: str, error: Exception) -> StorageError:
+    """What none of ours, nor of botocore's, is: told with the name of its type, and tried again."""
+    return StorageError(f"{where}: {what}: {type(error).__name__}: {_words(error)}", hint=LOOK)
 
 
 def _refused(where: str, what: str, right: str, error: ClientError) -> DeliveryError | ProtocolError | StorageError:

@@ -131,6 +131,7 @@ class Bucket:
         try:
             with told(self.where, f"{key} cannot be looked at", "s3:GetObject and s3:ListBucket"):
                 answer = self.client.head_object(Bucket=self.name, Key=key)
+                etag, size = answer["ETag"], int(answer["ContentLength"])
         except NotThereError:
             return None
         except NoRightError:
@@ -139,7 +140,7 @@ class Bucket:
             return None  # who may not list is told 403 of what is not there
         modified = int(answer["LastModified"].timestamp() * 1000) if "LastModified" in answer else 0
         version_id = answer.get("VersionId")
-        return Found(answer["ETag"], int(answer["ContentLength"]), answer.get("Metadata", {}), modified, version_id)
+        return Found(etag, size, answer.get("Metadata", {}), modified, version_id)
 
     def put(self, key: str, body: bytes | bytearray, *, crc: int, metadata: Mapping[str, str], condition: str) -> None:
         """
@@ -189,6 +190,7 @@ class Bucket:
         try:
             with told(self.where, f"the tags of {key} cannot be read", "s3:GetObjectTagging"):
                 answer = self.client.get_object_tagging(Bucket=self.name, Key=key)
+                return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", [])}
         except NotThereError:
             return {}
         except UnsupportedError:
@@ -196,7 +198,6 @@ class Bucket:
             return {}
         except NoRightError:
             return {}
-        return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", [])}
 
     def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
         """Give an object these tags instead of those that it has; UnsupportedError where the store has none."""
@@ -244,7 +245,7 @@ class Bucket:
                 ContentLength=size,
                 **self._sums(crc, body),
             )
-        return str(answer["ETag"])
+            return str(answer["ETag"])
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part], *, crc: int, condition: str) -> None:
         """

@@ -13,7 +13,6 @@ from urllib.parse import quote, urlsplit
 
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
@@ -45,7 +44,7 @@ class QuickPut:
             return None
         try:
             signed = client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": _KEY})
-        except BotoCoreError:
+        except Exception:  # also keys that cannot be had now
             return None
         address = urlsplit(signed)
         base, region = f"{address.scheme}://{address.netloc}{address.path}", client.meta.region_name
@@ -69,7 +68,7 @@ class QuickPut:
         try:
             S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
             status = self._session.send(request.prepare()).status_code
-        except (BotoCoreError, OSError):
+        except Exception:
             return None
         return True if status == _DONE else False if status == _CONDITION_FAILED else None
 

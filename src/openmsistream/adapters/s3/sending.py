@@ -10,13 +10,13 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
 from blake3 import blake3
 
-from openmsistream.adapters.s3.answers import GOES_ON, NoRightError, NoSuchUploadError
+from openmsistream.adapters.s3.answers import GOES_ON, NoRightError, NoSuchUploadError, unforeseen
 from openmsistream.adapters.s3.bucket import Bucket, Part
 from openmsistream.adapters.s3.ledger import Uploads
 from openmsistream.adapters.s3.parts import PART_BYTES
@@ -219,12 +219,16 @@ class PartSender:
                     self._end(job, lost=error.message)
                     break
                 except StorageError as error:
-                    self._tell(job, error)
-                    self._pause(job, _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+                    self._put_off(job, error, tries)
                     tries += 1
                 except OpenMSIStreamError as error:
                     self._end(job, refused=error)
                     break
+                except Exception as error:
+                    # A thread that ended with a part in hand would be waited for as long as the program runs.
+                    what = f"{job.upload.object_key} cannot be written"
+                    self._put_off(job, unforeseen(self._bucket.where, what, error), tries)
+                    tries += 1
                 else:
                     self._end(job, part=part)
                     break
@@ -283,14 +287,12 @@ class PartSender:
             return False  # who may only write sends it, and the condition at the end decides
         return found is not None and found.version == upload.key.version
 
-    def _tell(self, job: _Job, error: StorageError) -> None:
+    def _put_off(self, job: _Job, error: StorageError, tries: int) -> None:
+        """It cannot be sent now: that is told, and after a pause it is tried again."""
         with self._changed:
             job.upload.problem = error
             self._changed.notify_all()
-
-    def _pause(self, job: _Job, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._wanted(job), seconds)
+            self._changed.wait_for(lambda: not self._wanted(job), _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
 
     def _end(
         self, job: _Job, *, part: Part | None = None, lost: str = "", refused: OpenMSIStreamError | None = None
@@ -310,7 +312,8 @@ class PartSender:
             self._changed.notify_all()
         _remove(job)
         if abandoned and upload.upload_id and not self._closed:  # else nobody is there any more to be told
-            self._uploads.abandon_one(upload.upload_id)
+            with suppress(StorageError):  # a disk that is full: the next run comes across it
+                self._uploads.abandon_one(upload.upload_id)
 
 
 def _at_once(body: bytearray | PartFile) -> bytes | bytearray | PartFile:
