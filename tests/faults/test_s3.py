@@ -108,10 +108,17 @@ def test_bytes_that_are_damaged_on_their_way_are_refused_by_the_store_and_sent_a
     assert sorted(done.paths("file_delivered")) == ["large", "small"]
 
 
-def test_a_store_that_refuses_everything_for_a_while_is_told_once_each_way(place: BucketPlace, proxy: HttpProxy):
-    """Reading pauses, and goes on by itself; nothing is lost and nothing delivered twice."""
+@pytest.mark.parametrize(
+    "fate",
+    [Refuse(503, "ServiceUnavailable"), Refuse(404, "NotFound"), Refuse(405, "405"), Refuse(409, "OperationAborted")],
+    ids=["503", "404", "405", "409"],
+)
+def test_a_store_that_refuses_everything_for_a_while_is_told_once_each_way(
+    place: BucketPlace, proxy: HttpProxy, fate: Refuse
+):
+    """Reading pauses, and goes on by itself; nothing is lost and nothing delivered twice. Its gateway may answer."""
     send(place, {"large": 60 * MIB, "small": 10})
-    proxy.rule = lambda request: Refuse(503, "ServiceUnavailable") if request.method != "GET" else None
+    proxy.rule = lambda request: fate if request.method != "GET" else None
 
     with place.to_s3() as receiver:
         paused = receiver.until_event("storage_paused", seconds=UNTIL_TOLD)
@@ -119,7 +126,8 @@ def test_a_store_that_refuses_everything_for_a_while_is_told_once_each_way(place
         receiver.until_event("file_delivered", count=2)
         assert receiver.quit() == 0
 
-    assert "503" in paused["reason"] or "ServiceUnavailable" in paused["reason"]
+    assert str(fate.status) in paused["reason"] or fate.code in paused["reason"]
+    assert receiver.of("file_failed") == []
     assert len(receiver.of("storage_paused")) == len(receiver.of("storage_back")) == 1
     assert place.objects() == sent(place)
 

@@ -34,6 +34,8 @@ MIB = 1024 * 1024
 SRC, OTHER = b"S" * 16, b"O" * 16
 LARGE = bytes(range(256)) * (20 * MIB // 256)
 
+PASSING = [Refuse(404, "NotFound"), Refuse(405, "405"), Refuse(409, "OperationAborted")]
+
 MakeSink = Callable[..., S3Sink]
 
 
@@ -79,12 +81,14 @@ def deliver(sink: S3Sink, publication: Publication, data: bytes) -> None:
     assert sink.publish([publication]) == {}
 
 
-def published(sink: S3Sink, publication: Publication) -> bool:
-    """As the flow does: a destination that refuses now is tried again."""
+def published(sink: S3Sink, *publications: Publication) -> bool:
+    """As the flow does: a destination that refuses now is tried again; nothing is given up."""
     try:
-        return sink.publish([publication]) == {}
+        failed = sink.publish(publications)
     except StorageError:
         return False
+    assert failed == {}
+    return True
 
 
 def content(store: LocalStore, bucket: str, path: str) -> bytes:
@@ -565,6 +569,26 @@ def test_tags_that_could_not_be_put_are_put_by_the_next_run(
     assert proxy.count(lambda request: request.method == "GET" and "tagging" not in request.query) == before
 
 
+@pytest.mark.parametrize("fate", PASSING, ids=str)
+def test_tags_that_are_refused_in_passing_are_put_later(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, fate: Refuse
+):
+    """The object stands and counts as delivered; as long as it lasts, nothing else is kept from its place."""
+    proxy.rule = lambda request: fate if request.method == "PUT" and "tagging" in request.query else None
+    sink, large, small = make(), version("a", LARGE, 1), version("b", b"small", 2)
+    deliver(sink, large, LARGE)
+    sink.close()
+    sink = make()
+    deliver(sink, small, b"small")
+    sink.close()
+    assert tags(store, bucket, "a") == {}
+    proxy.rule = lambda _: None
+
+    make().publish([])
+
+    assert tags(store, bucket, "a")["blake3"] == large.digest.hex()
+
+
 def test_what_is_known_at_the_first_byte_stands_in_the_metadata_of_a_large_object(
     make: MakeSink, store: LocalStore, bucket: str
 ):
@@ -651,6 +675,39 @@ def test_a_version_that_is_too_large_for_any_store_fails_alone(
     assert content(store, bucket, "small") == b"small"
     sink.publish([])
     assert store.unfinished_uploads(bucket) == []
+
+
+@pytest.mark.parametrize(
+    "fate",
+    [*PASSING, Refuse(409, "ConditionalRequestConflict"), Refuse(412, "PreconditionFailed")],
+    ids=str,
+)
+def test_what_a_gateway_answers_while_its_store_starts_is_no_word_for_good(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, fate: Refuse
+):
+    """Each request that stores bytes is refused a few times: all is tried again, and no condition is ever left out."""
+    kinds = ("is_put", "is_begin", "is_part", "is_end")
+    refused = dict.fromkeys(kinds, 0)
+
+    def rule(request: Request) -> Refuse | None:
+        for kind in kinds:
+            if getattr(request, kind) and refused[kind] < 4:
+                refused[kind] += 1
+                return fate
+        return None
+
+    if fate.status == 412:  # of a request with a condition it is an answer
+        kinds = ("is_begin", "is_part")
+    proxy.rule = rule
+    sink, large, small = make(), version("a", LARGE, 1), version("b", b"small", 2)
+    write(sink, large, LARGE)
+    write(sink, small, b"small")
+    sink.sync([large.key, small.key])
+    eventually(lambda: published(sink, large, small), "both are delivered")
+
+    assert (content(store, bucket, "a"), content(store, bucket, "b")) == (LARGE, b"small")
+    assert all("if-none-match" in r.headers for r in proxy.requests if r.is_put or r.is_end)
+    assert all(refused[kind] == 4 for kind in kinds)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ know what is being delivered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,10 @@ class ConditionFailedError(DeliveryError):
     """The object is not what the request said it should be: somebody else wrote it meanwhile."""
 
 
+class ConflictError(ConditionFailedError):
+    """Somebody else writes the object at this moment."""
+
+
 class NoSuchUploadError(DeliveryError):
     """The multipart upload, or a part of it, is not there: completed, or removed by somebody else or a rule."""
 
@@ -32,6 +36,10 @@ class NotThereError(DeliveryError):
 
 class UnsupportedError(DeliveryError):
     """This store cannot do that."""
+
+
+class NotAllowedError(UnsupportedError):
+    """This store cannot do that, or something else answers in its place."""
 
 
 class WrongDigestError(StorageError):
@@ -47,20 +55,29 @@ class NoRightError(StorageError):
 
 
 # Source: "Amazon S3 error responses"; SeaweedFS 4.48 and MinIO answer with the same names.
-_CONDITION = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
-_GONE = {"NoSuchUpload", "InvalidPart"}
 _DIGEST = {"BadDigest", "XAmzContentChecksumMismatch"}
-_NOT_THERE = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
-_UNSUPPORTED = {"NotImplemented", "MethodNotAllowed", "501", "405"}
 _WHO = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"}
 _RIGHTS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
 _KEY = {"KeyTooLongError", "InvalidURI", "XMinioInvalidObjectName", "InvalidObjectName"}
 _SIZE = {"EntityTooLarge"}
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
+# These are for good only where the request can be answered so.
+_MEANINGS: dict[str, type[DeliveryError]] = {
+    **dict.fromkeys(("PreconditionFailed", "412"), ConditionFailedError),
+    "ConditionalRequestConflict": ConflictError,
+    **dict.fromkeys(("NoSuchUpload", "InvalidPart"), NoSuchUploadError),
+    **dict.fromkeys(("NoSuchKey", "NoSuchVersion", "404", "NotFound"), NotThereError),
+    "NotImplemented": UnsupportedError,
+    **dict.fromkeys(("MethodNotAllowed", "405", "501"), NotAllowedError),
+}
+CONDITIONAL = frozenset({ConditionFailedError, ConflictError})
+NO_SUCH_FEATURE = frozenset({UnsupportedError, NotAllowedError})
 
 
 @contextmanager
-def told(where: str, what: str, right: str = "") -> Iterator[None]:
+def told(
+    where: str, what: str, right: str = "", may_say: Collection[type[DeliveryError]] = frozenset()
+) -> Iterator[None]:
     """
     Do something with a store; what goes wrong is raised as an error of ours.
 
@@ -68,9 +85,13 @@ def told(where: str, what: str, right: str = "") -> Iterator[None]:
         where: The bucket, as a user knows it.
         what: What is being done, e.g. ``scan.dat cannot be written``.
         right: What an account needs to be allowed to do it, e.g. ``s3:PutObject``.
+        may_say: Which of ConditionFailedError, ConflictError, NoSuchUploadError, NotThereError, UnsupportedError and
+            NotAllowedError a store may answer to this. Of any other request they are a StorageError: a gateway
+            answers 404 or 405 while its store starts, and 409 passes.
 
     Raises:
-        ConditionFailedError, NoSuchUploadError, NotThereError, UnsupportedError, WrongDigestError: See there.
+        DeliveryError: One of ``may_say``.
+        WrongDigestError: See there.
         ProtocolError: No object can have such a key.
         DeliveryError: The store refuses this object for good.
         StorageError: Everything that may be otherwise when it is tried again.
@@ -78,7 +99,7 @@ def told(where: str, what: str, right: str = "") -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _refused(where, what, right, error) from error
+        raise _refused(where, what, right, error, may_say) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise WrongKeyError(
             f"{where}: there are no keys for it: {error}", hint="give access_key_id and secret_key_id in [s3]"
@@ -97,25 +118,22 @@ def unforeseen(where: str, what: str, error: Exception) -> StorageError:
     return StorageError(f"{where}: {what}: {type(error).__name__}: {_words(error)}", hint=LOOK)
 
 
-def _refused(where: str, what: str, right: str, error: ClientError) -> DeliveryError | ProtocolError | StorageError:
+def _refused(
+    where: str, what: str, right: str, error: ClientError, may_say: Collection[type[DeliveryError]]
+) -> DeliveryError | ProtocolError | StorageError:
     answer: dict[str, Any] = error.response.get("Error", {})
     code, message = str(answer.get("Code", "")), str(answer.get("Message", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     text = f"{where}: {what}: {code}" + (f" ({message.rstrip('.')})" if message and message != code else "")
-    if code in _CONDITION or status in {409, 412}:
-        return ConditionFailedError(text)
-    if code in _GONE:
-        return NoSuchUploadError(text)
+    meaning = ConditionFailedError if status == 412 else _MEANINGS.get(code)
+    if meaning is not None:
+        return meaning(text) if meaning in may_say else StorageError(text, hint=GOES_ON)
     if code in _DIGEST:
         return WrongDigestError(text, hint=GOES_ON)
     if code == "NoSuchBucket":
         return WrongKeyError(
             f"{where}: there is no such bucket", hint="make the bucket, or give the name of another one"
         )
-    if code in _NOT_THERE:
-        return NotThereError(text)
-    if code in _UNSUPPORTED:
-        return UnsupportedError(text)
     if code in _WHO:
         return WrongKeyError(
             f"{where}: the store does not accept our keys: {code}",

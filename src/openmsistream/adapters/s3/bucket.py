@@ -16,8 +16,12 @@ from threading import Lock
 from typing import IO, Any
 
 from openmsistream.adapters.s3.answers import (
+    CONDITIONAL,
+    NO_SUCH_FEATURE,
     ConditionFailedError,
     NoRightError,
+    NoSuchUploadError,
+    NotAllowedError,
     NotThereError,
     UnsupportedError,
     WrongKeyError,
@@ -27,7 +31,7 @@ from openmsistream.adapters.s3.client import connect
 from openmsistream.adapters.s3.naming import Found
 from openmsistream.adapters.s3.quick import QuickPut
 from openmsistream.config.s3 import S3Access
-from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError
+from openmsistream.errors import ConfigError, DeliveryError, OpenMSIStreamError, StorageError
 
 ABSENT = "*"
 """The condition that there is no such object yet; an ETag as a condition: that it is still this one."""
@@ -101,7 +105,7 @@ class Bucket:
         """
         try:
             # A list is answered with the reason, where a HEAD only has a number.
-            with told(self.where, "it cannot be listed", "s3:ListBucket"):
+            with told(self.where, "it cannot be listed", "s3:ListBucket", NO_SUCH_FEATURE | {NotThereError}):
                 self.client.list_objects_v2(Bucket=self.name, MaxKeys=1)
         except WrongKeyError as error:
             raise ConfigError(error.message, hint=error.hint) from error
@@ -129,7 +133,7 @@ class Bucket:
                 what is not there, and NoRightError is raised.
         """
         try:
-            with told(self.where, f"{key} cannot be looked at", "s3:GetObject and s3:ListBucket"):
+            with told(self.where, f"{key} cannot be looked at", "s3:GetObject and s3:ListBucket", {NotThereError}):
                 answer = self.client.head_object(Bucket=self.name, Key=key)
                 etag, size = answer["ETag"], int(answer["ContentLength"])
         except NotThereError:
@@ -156,7 +160,7 @@ class Bucket:
                 return
             if stored is False:
                 raise ConditionFailedError(f"{self.where}: {key} is not what it was")
-        with told(self.where, f"{key} cannot be written", "s3:PutObject"):
+        with told(self.where, f"{key} cannot be written", "s3:PutObject", _may_say(condition)):
             self._conditionally(
                 self.client.put_object,
                 condition,
@@ -175,7 +179,7 @@ class Bucket:
 
     def read(self, key: str, etag: str) -> Iterator[bytes]:
         """The bytes of an object in pieces, as long as it is still the one with this ETag."""
-        with told(self.where, f"{key} cannot be read", "s3:GetObject"):
+        with told(self.where, f"{key} cannot be read", "s3:GetObject", CONDITIONAL | {NotThereError}):
             body = self.client.get_object(Bucket=self.name, Key=key, IfMatch=etag)["Body"]
             try:
                 while piece := body.read(READ_BYTES):
@@ -188,21 +192,27 @@ class Bucket:
         if not self._tags:
             return {}
         try:
-            with told(self.where, f"the tags of {key} cannot be read", "s3:GetObjectTagging"):
+            may_say = NO_SUCH_FEATURE | {NotThereError}
+            with told(self.where, f"the tags of {key} cannot be read", "s3:GetObjectTagging", may_say):
                 answer = self.client.get_object_tagging(Bucket=self.name, Key=key)
                 return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", [])}
-        except NotThereError:
+        except (NotThereError, NotAllowedError, NoRightError):
             return {}
         except UnsupportedError:
             self._tags = False
             return {}
-        except NoRightError:
-            return {}
 
     def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
-        """Give an object these tags instead of those that it has; UnsupportedError where the store has none."""
+        """
+        Give an object these tags instead of those that it has.
+
+        Raises:
+            UnsupportedError: The store has none.
+            NotThereError: There is no such object.
+        """
         wanted = [{"Key": name, "Value": value} for name, value in tags.items()]
-        with told(self.where, f"{key} cannot get its tags", "s3:PutObjectTagging"):
+        may_say = NO_SUCH_FEATURE | {NotThereError}
+        with told(self.where, f"{key} cannot get its tags", "s3:PutObjectTagging", may_say):
             self.client.put_object_tagging(Bucket=self.name, Key=key, Tagging={"TagSet": wanted})
 
     # -- multipart uploads ----------------------------------------------------------------------------------------
@@ -215,7 +225,7 @@ class Bucket:
             if whole:
                 more["ChecksumType"] = "FULL_OBJECT"
             try:
-                with told(self.where, f"{key} cannot be written", "s3:PutObject"):
+                with told(self.where, f"{key} cannot be written", "s3:PutObject", {UnsupportedError}):
                     answer = self.client.create_multipart_upload(
                         Bucket=self.name, Key=key, Metadata=dict(metadata), **more
                     )
@@ -235,7 +245,8 @@ class Bucket:
         Raises:
             NoSuchUploadError: There is no such upload.
         """
-        with told(self.where, f"{key} cannot be written", "s3:PutObject"):
+        may_say = {UnsupportedError, NoSuchUploadError}
+        with told(self.where, f"{key} cannot be written", "s3:PutObject", may_say):
             answer = self.client.upload_part(
                 Bucket=self.name,
                 Key=key,
@@ -260,7 +271,8 @@ class Bucket:
             for part in parts
         ]
         more = {"ChecksumType": "FULL_OBJECT", "ChecksumCRC32": _coded(crc)} if self._whole else {}
-        with told(self.where, f"{key} cannot be completed", "s3:PutObject"):
+        may_say = _may_say(condition) | {NoSuchUploadError}
+        with told(self.where, f"{key} cannot be completed", "s3:PutObject", may_say):
             self._conditionally(
                 self.client.complete_multipart_upload,
                 condition,
@@ -299,7 +311,7 @@ class Bucket:
             StorageError: It does not answer, or we have no right to.
         """
         rules: list[Any] = []
-        with told(self.where, "its rules cannot be read", "s3:GetLifecycleConfiguration"):
+        with told(self.where, "its rules cannot be read", "s3:GetLifecycleConfiguration", NO_SUCH_FEATURE):
             try:
                 rules = self.client.get_bucket_lifecycle_configuration(Bucket=self.name).get("Rules", [])
             except self.client.exceptions.ClientError as error:
@@ -312,7 +324,7 @@ class Bucket:
             "Filter": {"Prefix": ""},
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
         }
-        with told(self.where, "it cannot get the rule", "s3:PutLifecycleConfiguration"):
+        with told(self.where, "it cannot get the rule", "s3:PutLifecycleConfiguration", NO_SUCH_FEATURE):
             self.client.put_bucket_lifecycle_configuration(
                 Bucket=self.name, LifecycleConfiguration={"Rules": [*rules, rule]}
             )
@@ -367,6 +379,12 @@ class Bucket:
         found = self.look(key)
         if ("" if condition == ABSENT else condition) != ("" if found is None else found.etag):
             raise ConditionFailedError(f"{self.where}: {key} is not what it was")
+
+
+def _may_say(condition: str) -> frozenset[type[DeliveryError]]:
+    """What a store may answer for good when it is to make an object."""
+    unsupported: frozenset[type[DeliveryError]] = frozenset({UnsupportedError})
+    return unsupported if condition == ANY else unsupported | CONDITIONAL
 
 
 def _condition_header(condition: str) -> dict[str, str]:

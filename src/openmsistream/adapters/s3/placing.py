@@ -15,6 +15,7 @@ from enum import Enum, auto
 from openmsistream.adapters.s3.answers import (
     GOES_ON,
     ConditionFailedError,
+    ConflictError,
     NoSuchUploadError,
     UnsupportedError,
     WrongDigestError,
@@ -171,7 +172,7 @@ class Placing:
                     self._pay(owed)
                 elif owed.version not in unfinished:
                     self._uploads.paid(owed)
-            except StorageError:
+            except OpenMSIStreamError:
                 self._owing = time.monotonic() + _PAUSE_SECONDS
                 return
 
@@ -192,11 +193,11 @@ class Placing:
         for _ in range(_TRIES):
             try:
                 send(condition)
-            except ConditionFailedError:
+            except ConditionFailedError as error:
                 found = self._bucket.look(object_key, was_there=True)
                 if found is None:
                     # SeaweedFS 4.48 says of `a` that it is there when it is not, but `a/b` is.
-                    denied += condition == ABSENT
+                    denied += condition == ABSENT and not isinstance(error, ConflictError)
                     condition = ABSENT if denied <= _DENIED_MAX else ANY
                     continue
                 if _is_it(found, publication):
@@ -245,11 +246,11 @@ class Placing:
     def _pay(self, owed: Owed) -> None:
         try:
             self._bucket.set_tags(owed.object_key, owed.tags)
-        except (UnsupportedError, StorageError) as error:
+        except OpenMSIStreamError as error:
             if not self._told_tags:
                 self._told_tags = True
                 self._events(Note(f"{error.message}: the hash of large files is not noted there", hint=error.hint))
-            if isinstance(error, StorageError):
+            if type(error) is not UnsupportedError:  # another look tells whether the object is still there
                 self._owing = time.monotonic() + _PAUSE_SECONDS
                 return
         self._uploads.paid(owed)
