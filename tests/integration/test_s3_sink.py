@@ -14,21 +14,29 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from openmsistream.adapters.memory import FakeClock, MemoryConsumer, MemoryTopic
 from openmsistream.adapters.s3 import parts, spill
 from openmsistream.adapters.s3.answers import NoRightError, WrongDigestError
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.ledger import Uploads
 from openmsistream.adapters.s3.sending import PartSender, Upload
 from openmsistream.adapters.s3.sink import About, S3Settings, S3Sink
+from openmsistream.adapters.sqlite.downloads import SqliteDownloadLedger
 from openmsistream.config.s3 import S3Access
 from openmsistream.core.chunk import HashName
 from openmsistream.core.events import Event, Note
+from openmsistream.core.selection import Selection
 from openmsistream.core.versions import VersionKey, VersionOrder
 from openmsistream.errors import BusyError, BytesLostError, DeliveryError, IntegrityError, StorageError
 from openmsistream.local.store import LocalStore
+from openmsistream.pipeline.delivery import BarrierSettings
+from openmsistream.pipeline.download import Download
+from openmsistream.pipeline.download_settings import DownloadSettings
+from openmsistream.pipeline.runner import Control
 from openmsistream.ports import Publication
 from tests.faults.http_proxy import Delay, HttpProxy, Meet, Refuse, Request
 from tests.faults.support import eventually
+from tests.pipeline.material import v2_records
 
 MIB = 1024 * 1024
 SRC, OTHER = b"S" * 16, b"O" * 16
@@ -526,6 +534,54 @@ def test_pieces_in_any_order_make_the_same_object(make: MakeSink, store: LocalSt
     sink.sync([large.key])
     assert sink.publish([large]) == {}
     assert content(store, bucket, "a") == LARGE
+
+
+def test_a_version_that_is_only_in_memory_is_read_again_and_never_stands_on_the_disk(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, tmp_path: Path
+):
+    """As when its partition goes and comes back before its first part is full: its hash cannot be gone on with."""
+    sink, large = make(), version("a", LARGE, 1)
+    for start in range(0, 4 * MIB, MIB):
+        sink.write(large.key, start, LARGE[start : start + MIB])
+
+    assert sink.restore([large.key]) == set()
+    write(sink, large, LARGE)
+    assert [file for file in (tmp_path / "here" / ".openmsistream").rglob("*") if file.stat().st_size > MIB] == []
+    sink.sync([large.key])
+    assert sink.publish([large]) == {}
+
+    assert content(store, bucket, "a") == LARGE
+    assert [proxy.count(lambda r: r.is_begin), proxy.count(lambda r: r.is_part)] == [1, 3]
+
+
+def test_a_partition_that_comes_back_soon_costs_one_more_look_at_the_first_records(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy, tmp_path: Path
+):
+    """Before the first part of a file was full: the flow goes on at once, and sends it as any other."""
+    clock, topic, sink = FakeClock(), MemoryTopic(1), make()
+    records = v2_records("a", LARGE, 1, chunk_bytes=MIB)
+    with contextlib.closing(SqliteDownloadLedger(tmp_path / "ledger.sqlite", "id")) as ledger:
+        consumer = MemoryConsumer(topic, clock=clock)
+        settings = DownloadSettings(barrier=BarrierSettings(look_first=False))
+        selection = Selection.for_download()
+        flow = Download("t", consumer, sink, ledger, selection, clock, lambda _: None, Control(), settings)
+        consumer.subscribe(flow)
+        for record in records[:4]:
+            topic.append(record, partition=0)
+        turns(flow, 10)
+        consumer.revoke([0])
+        consumer.assign([0])
+        for record in records[4:]:
+            topic.append(record, partition=0)
+        turns(flow, 40)
+
+    assert content(store, bucket, "a") == LARGE
+    assert [proxy.count(lambda r: r.is_begin), proxy.count(lambda r: r.is_part)] == [1, 3]
+
+
+def turns(flow: Download, count: int) -> None:
+    for _ in range(count):
+        flow.turn()
 
 
 def test_a_version_that_came_whole_before_a_restart_is_gone_on_with(make: MakeSink, store: LocalStore, bucket: str):

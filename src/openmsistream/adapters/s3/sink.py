@@ -232,8 +232,8 @@ class S3Sink:
         """
         Which of ``known`` can be gone on with; what is here of no known version is removed.
 
-        Versions of which the store has parts are not among them: read again from their beginning, they go on with
-        these parts.
+        Only those that stand in the spool as a whole are: of what is in parts, here or in the store, the hash cannot be
+        gone on with. Read again from their beginning, they go on with the parts that the store has.
         """
         wanted = set(known)
         self._restored = True
@@ -244,7 +244,7 @@ class S3Sink:
         for key in self._spool.restore({*wanted, *tails}) & wanted:
             if key not in self._open:
                 self._open[key] = self._begin(key, on_disk=True)
-        return {key for key, version in self._open.items() if version.is_local and version.spool_key in {None, key}}
+        return {key for key, version in self._open.items() if version.is_local and version.spool_key == key}
 
     def close(self) -> None:
         """
