@@ -733,6 +733,44 @@ def test_a_version_that_is_too_large_for_any_store_fails_alone(
     assert store.unfinished_uploads(bucket) == []
 
 
+def test_a_store_that_is_away_is_told_before_every_file_was_tried(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """Each try may take minutes; those that were on their way are waited for, no more."""
+    proxy.rule = lambda request: Refuse(503, "ServiceUnavailable") if request.is_put else None
+    sink, files = make(settings=S3Settings("t", put_threads=4)), [version(f"{n:02}", b"x", n + 1) for n in range(60)]
+    for one in files:
+        write(sink, one, b"x")
+
+    with pytest.raises(StorageError, match="ServiceUnavailable"):
+        sink.publish(files)
+    assert len({request.path for request in proxy.requests}) <= 8
+
+    proxy.rule = lambda _: None
+    eventually(lambda: published(sink, *files), "all are delivered")
+    assert content(store, bucket, "59") == b"x"
+
+
+def test_a_store_that_is_away_is_told_also_of_more_large_files_than_are_sent_at_once(
+    make: MakeSink, store: LocalStore, bucket: str, proxy: HttpProxy
+):
+    """The last parts of some are not tried while those of others have every thread."""
+    away = Refuse(503, "ServiceUnavailable")
+    proxy.rule = lambda request: away if request.query.get("partNumber") == ["2"] else None
+    sink, data = make(settings=S3Settings("t", part_threads=2)), LARGE[: 9 * MIB]
+    files = [version(f"{n}", data, n + 1) for n in range(4)]
+    for one in files:
+        write(sink, one, data)
+    sink.sync([one.key for one in files])
+
+    with pytest.raises(StorageError, match="ServiceUnavailable"):
+        sink.publish(files)
+
+    proxy.rule = lambda _: None
+    eventually(lambda: published(sink, *files), "all are delivered")
+    assert content(store, bucket, "3") == data
+
+
 @pytest.mark.parametrize(
     "fate",
     [*PASSING, Refuse(409, "ConditionalRequestConflict"), Refuse(412, "PreconditionFailed")],

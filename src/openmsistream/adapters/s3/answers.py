@@ -46,7 +46,11 @@ class WrongDigestError(StorageError):
     """What came to the store, or is there, is not what its checksum says."""
 
 
-class WrongKeyError(StorageError):
+class AwayError(StorageError):
+    """The store does not answer, or with trouble of its own: no other request would fare better now."""
+
+
+class WrongKeyError(AwayError):
     """The store does not know who we are, or there is no such bucket: waiting helps only if somebody changes that."""
 
 
@@ -61,6 +65,7 @@ _RIGHTS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbid
 _KEY = {"KeyTooLongError", "InvalidURI", "XMinioInvalidObjectName", "InvalidObjectName"}
 _SIZE = {"EntityTooLarge"}
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
+_SERVER_ERROR = 500
 # These are for good only where the request can be answered so.
 _MEANINGS: dict[str, type[DeliveryError]] = {
     **dict.fromkeys(("PreconditionFailed", "412"), ConditionFailedError),
@@ -91,7 +96,7 @@ def told(
 
     Raises:
         DeliveryError: One of ``may_say``.
-        WrongDigestError: See there.
+        AwayError, WrongDigestError, WrongKeyError, NoRightError: See there.
         ProtocolError: No object can have such a key.
         DeliveryError: The store refuses this object for good.
         StorageError: Everything that may be otherwise when it is tried again.
@@ -105,7 +110,7 @@ def told(
             f"{where}: there are no keys for it: {error}", hint="give access_key_id and secret_key_id in [s3]"
         ) from error
     except (BotoCoreError, OSError) as error:
-        raise StorageError(f"{where}: {what}: {_words(error)}", hint=GOES_ON) from error
+        raise AwayError(f"{where}: {what}: {_words(error)}", hint=GOES_ON) from error
     except OpenMSIStreamError:
         raise
     except Exception as error:
@@ -113,9 +118,9 @@ def told(
         raise unforeseen(where, what, error) from error
 
 
-def unforeseen(where: str, what: str, error: Exception) -> StorageError:
+def unforeseen(where: str, what: str, error: Exception) -> AwayError:
     """What none of ours, nor of botocore's, is: told with the name of its type, and tried again."""
-    return StorageError(f"{where}: {what}: {type(error).__name__}: {_words(error)}", hint=LOOK)
+    return AwayError(f"{where}: {what}: {type(error).__name__}: {_words(error)}", hint=LOOK)
 
 
 def _refused(
@@ -150,7 +155,7 @@ def _refused(
         return ProtocolError(text, hint="rename the file on the sending side")
     if code in _SIZE:
         return DeliveryError(text, hint="the store takes no objects of that size")
-    return StorageError(text, hint=GOES_ON)
+    return AwayError(text, hint=GOES_ON) if status >= _SERVER_ERROR else StorageError(text, hint=GOES_ON)
 
 
 def _words(error: Exception) -> str:

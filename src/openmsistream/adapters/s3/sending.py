@@ -80,7 +80,7 @@ class Upload:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     upload: Upload
     number: int
@@ -110,6 +110,7 @@ class PartSender:
         self._jobs: deque[_Job] = deque()
         self._on_the_way = self._in_memory = 0
         self._ending: set[Upload] = set()
+        self._put_offs: dict[_Job, StorageError] = {}
         self._closing = self._closed = False
         self._threads = [Thread(target=self._work, name=f"part {n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -133,6 +134,11 @@ class PartSender:
             f" {seconds:g} s",
             hint=GOES_ON,
         )
+
+    @property
+    def _stuck(self) -> StorageError | None:
+        """Why every thread has a part in hand that it cannot send now."""
+        return next(iter(self._put_offs.values())) if len(self._put_offs) == len(self._threads) else None
 
     @property
     def _has_room(self) -> bool:
@@ -163,13 +169,17 @@ class PartSender:
 
         Raises:
             BytesLostError: The upload is gone.
-            StorageError: A part cannot be sent now; it is tried again.
+            StorageError: A part cannot be sent now, nor be tried since no thread is free for it; both are tried again.
             DeliveryError, ProtocolError: It never can be.
         """
+
+        def ended() -> bool:
+            return bool(not upload.waiting or upload.problem or upload.refused or upload.lost or self._stuck)
+
         with self._changed:
-            self._changed.wait_for(lambda: not upload.waiting or upload.problem or upload.refused or upload.lost)
+            self._changed.wait_for(ended)
             self._raise_if_lost(upload)
-            if problem := upload.refused or upload.problem:
+            if problem := upload.refused or upload.problem or (self._stuck if upload.waiting else None):
                 raise problem
 
     def drop(self, upload: Upload) -> None:
@@ -290,7 +300,7 @@ class PartSender:
     def _put_off(self, job: _Job, error: StorageError, tries: int) -> None:
         """It cannot be sent now: that is told, and after a pause it is tried again."""
         with self._changed:
-            job.upload.problem = error
+            job.upload.problem = self._put_offs[job] = error
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._wanted(job), _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
 
@@ -299,6 +309,7 @@ class PartSender:
     ) -> None:
         upload = job.upload
         with self._changed:
+            self._put_offs.pop(job, None)
             upload.waiting -= 1
             self._on_the_way -= 1
             self._in_memory -= job.in_memory

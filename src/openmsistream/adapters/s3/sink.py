@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from openmsistream.adapters.filesystem.sink import FolderSink
+from openmsistream.adapters.s3.answers import AwayError
 from openmsistream.adapters.s3.bucket import Bucket
 from openmsistream.adapters.s3.incoming import Incoming, Places
 from openmsistream.adapters.s3.ledger import Plan, Uploads
@@ -151,7 +152,8 @@ class S3Sink:
         A batch that failed half-way is published again as a whole: what stands already is left as it is.
 
         Raises:
-            BytesLostError: Bytes of some have to be read again; all others stand, or failed.
+            BytesLostError: Bytes of some have to be read again; all others stand, failed, or are to be tried again.
+            StorageError: The store refuses some now.
         """
         self._tidy()
         failed: dict[VersionKey, OpenMSIStreamError] = {}
@@ -161,9 +163,12 @@ class S3Sink:
         for publication in publications:
             if publication.key in self._placed:
                 continue
+            if any(isinstance(problem, AwayError) for problem in problems):
+                break
             with self._noted(publication.key, failed, problems):
                 ready[self._prepare(publication)].append(publication)
-        for each, result in self._threads.map(lambda pair: self._place(*pair), list(ready.items())):
+        away = [problem for problem in problems if isinstance(problem, AwayError)]
+        for each, result in self._threads.map(lambda of_key: self._place(of_key, ready[of_key], away), ready):
             for publication, problem in result:
                 with self._noted(publication.key, failed, problems):
                     if problem is not None:
@@ -320,16 +325,24 @@ class S3Sink:
         return wanted
 
     def _place(
-        self, wanted: str, publications: Sequence[Publication]
+        self, wanted: str, publications: Sequence[Publication], away: list[AwayError]
     ) -> tuple[str, list[tuple[Publication, OpenMSIStreamError | None]]]:
-        """Make objects of versions that have the same key, one after the other; on a thread."""
+        """
+        Make objects of versions that have the same key, one after the other; on a thread.
+
+        Once the store was found to be ``away``, the rest of the batch is left out: each try may take minutes.
+        """
         done: list[tuple[Publication, OpenMSIStreamError | None]] = []
         for publication in publications:
+            if away:
+                break
             problem: OpenMSIStreamError | None = None
             try:
                 self._place_one(wanted, publication)
             except OpenMSIStreamError as error:
                 problem = error
+                if isinstance(error, AwayError):
+                    away.append(error)
             done.append((publication, problem))
         return wanted, done
 
