@@ -84,6 +84,9 @@ def java_options() -> list[str]:
         # and 70 MB smaller. G1 also keeps every object of a chunk's size in regions of their own, which a
         # small heap runs out of.
         "-XX:+UseSerialGC",
+        # The quick compiler alone: a start takes 6 s of CPU instead of 10, and 1.5 GB behind it 16 s instead of 23, in
+        # the same time. The other one pays for itself only in brokers that run for long.
+        "-XX:TieredStopAtLevel=1",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",  # else a file in the system's temporary folder stays behind after a kill
         "-XX:ErrorFile=java-crash.log",
