@@ -5,7 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 # Most tests wait for something; the files of tests share the computer, each process with a broker of its own.
-PARALLEL := -n 4 --dist loadfile
+# In the order of tests/conftest.py: what takes long first.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-long check bench clean
 .DEFAULT_GOAL := help

@@ -22,6 +22,8 @@ from tests.faults.support import fill
 
 BROKER_FIXTURES = {"broker", "topic", "own_broker"}
 STORE_FIXTURES = {"store", "bucket", "own_store"}
+SLOW = ("faults", "compat", "pipeline", "integration", "cli", "conformance")
+"""Folders whose files take long, the longest first: so at the end of a run no process waits long for another."""
 
 MakeTopic = Callable[..., str]
 
@@ -34,7 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that asks for a broker or a store, so that ``-m "not broker and not store"`` leaves them out."""
+    """
+    Mark every test that asks for a broker or a store, so that ``-m "not broker and not store"`` leaves them out.
+
+    What takes long comes first.
+    """
+    items.sort(key=lambda item: SLOW.index(item.path.parent.name) if item.path.parent.name in SLOW else len(SLOW))
     for item in items:
         asked = set(getattr(item, "fixturenames", ()))
         if BROKER_FIXTURES & asked:

@@ -390,7 +390,8 @@ def test_the_machine_finds_that_lost_hints_need_scans():
         run_state_machine_as_test(Weakened, settings=CONTROL)
 
 
-@pytest.mark.parametrize("weakened", [TrustsWhatWasSent, SaysSentTooEarly, GoesOnUnseen])
+# The search for the last one takes long.
+@pytest.mark.parametrize("weakened", [TrustsWhatWasSent, SaysSentTooEarly, *([GoesOnUnseen] if LONG else [])])
 def test_the_machine_finds_a_sender_that_takes_a_rule_lightly(weakened: type[Sending], monkeypatch: pytest.MonkeyPatch):
     """The control: a patched header, a broker that never answered, or a file changed while off, would go unnoticed."""
     monkeypatch.setattr(sender, "Sending", weakened)
