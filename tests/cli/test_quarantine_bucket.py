@@ -190,6 +190,17 @@ def test_the_bucket_is_the_one_that_the_other_files_went_to(place: BucketPlace, 
     assert typed.left == 1
 
 
+def test_a_damaged_note_of_the_bucket_is_written_anew_at_the_next_start(place: BucketPlace, typed: Typed):
+    """A power cut may leave it empty: that must not keep the program from starting."""
+    quarantined(place, *wrong("a", SMALL))
+    (place.work / NOTE).write_bytes(b"")
+
+    place.deliver()
+
+    assert typed.retry("--all", "--accept")[0] == OK
+    assert body(place, "a") == SMALL
+
+
 def test_a_store_that_is_away_costs_nothing(place: BucketPlace, typed: Typed, proxy: HttpProxy):
     """It is said, what is in quarantine stays there, and the next retry delivers it."""
     quarantined(place, *wrong("a", SMALL), *wrong("large", LARGE, 2))

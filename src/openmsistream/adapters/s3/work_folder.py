@@ -37,11 +37,12 @@ class Goes:
 
 def note(work: Path, goes: Goes) -> None:
     """Write down where the files of a work folder go; StorageError when it cannot be written."""
-    if goes == noted(work):
-        return
+    text = json.dumps(asdict(goes)).encode()
     with _told(work):
+        if (work / NOTE).exists() and (work / NOTE).read_bytes() == text:
+            return
         new = work / f"{NOTE}.new"
-        new.write_text(json.dumps(asdict(goes)), encoding="utf-8")
+        new.write_bytes(text)
         new.replace(work / NOTE)
 
 
