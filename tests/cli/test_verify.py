@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -210,18 +211,23 @@ def test_names_that_were_mapped_at_the_destination_are_compared_by_the_senders_n
     assert ("extra", "destination", "12%3A30.csv") in verify(*both)[1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="rights work in another way there")
-def test_a_file_or_folder_that_cannot_be_read_is_a_difference_of_its_own(folders: tuple[Path, Path]) -> None:
-    """It is neither called equal nor missing."""
+def verify_with(mode: int, folders: tuple[Path, Path]) -> subprocess.CompletedProcess[str]:
+    """Compare them when one folder of the source has these rights, and nobody has more than these."""
     from tests.faults.typed import like_any_user  # noqa: PLC0415 - POSIX only
 
     source, destination = folders
-    (destination / "b.dat").chmod(0)
-    (source / "run 1").chmod(0)
+    (source / "run 1").chmod(mode)
     try:
-        done = run("verify", "--source", source, "--destination", destination, preexec_fn=like_any_user)
+        return run("verify", "--source", source, "--destination", destination, preexec_fn=like_any_user)
     finally:
         (source / "run 1").chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights work in another way there")
+def test_a_file_or_folder_that_cannot_be_read_is_a_difference_of_its_own(folders: tuple[Path, Path]) -> None:
+    """It is neither called equal nor missing."""
+    (folders[1] / "b.dat").chmod(0)
+    done = verify_with(0, folders)
 
     assert done.returncode == DIFFERENT
     assert "unreadable in destination  b.dat: " in done.stdout
@@ -231,15 +237,8 @@ def test_a_file_or_folder_that_cannot_be_read_is_a_difference_of_its_own(folders
 @pytest.mark.skipif(sys.platform == "win32", reason="rights work in another way there")
 def test_files_in_a_folder_that_may_be_listed_and_not_entered_are_not_called_equal(folders: tuple[Path, Path]) -> None:
     """The destination lacks them: without a word they would seem never to have been there."""
-    from tests.faults.typed import like_any_user  # noqa: PLC0415 - POSIX only
-
-    source, destination = folders
-    (destination / "run 1" / "a.dat").unlink()
-    (source / "run 1").chmod(0o444)
-    try:
-        done = run("verify", "--source", source, "--destination", destination, preexec_fn=like_any_user)
-    finally:
-        (source / "run 1").chmod(0o755)
+    (folders[1] / "run 1" / "a.dat").unlink()
+    done = verify_with(0o444, folders)
 
     assert done.returncode == DIFFERENT
     assert "unreadable in source       run 1/a.dat: it cannot be looked at: Permission denied" in done.stdout

@@ -29,6 +29,11 @@ with open(sys.argv[1], "a", encoding="utf-8") as file:
     names = ("OMS_PATH", "OMS_RELATIVE_PATH", "OMS_SIZE", "OMS_DIGEST", "OMS_TOPIC")
     file.write(json.dumps({"arguments": sys.argv[2:], **{name: os.environ[name] for name in names}}) + "\\n")
 """
+WAITS = """
+import os, sys, time
+open(sys.argv[1], "a").write(sys.argv[3] + "\\n")
+while not os.path.exists(sys.argv[2]): time.sleep(.01)
+"""
 
 
 def hook_of(
@@ -140,12 +145,7 @@ def test_no_more_commands_run_at_once_than_allowed_and_the_loop_never_waits(root
 def test_calls_that_a_stop_leaves_over_are_made_at_the_next_start(root: Path, tmp_path: Path):
     """At least once: what ran when it was ended runs again, unless its file is gone by then."""
     log, gate = tmp_path / "log", tmp_path / "gate"
-    code = (
-        "import os, sys, time\n"
-        "open(sys.argv[1], 'a').write(sys.argv[3] + '\\n')\n"
-        "while not os.path.exists(sys.argv[2]): time.sleep(.01)\n"
-    )
-    words = python(code, log, gate, "{name}")
+    words = python(WAITS, log, gate, "{name}")
     hook = hook_of(words, tmp_path / "j.sqlite", parallel=1, shutdown_seconds=0.1)
     for name in ("a", "b", "c"):
         hook.take(delivered(root, name))
@@ -167,12 +167,7 @@ def test_calls_that_a_stop_leaves_over_are_made_at_the_next_start(root: Path, tm
 def test_a_file_that_was_replaced_or_moved_away_before_its_turn_is_passed_over(root: Path, tmp_path: Path):
     """Its path would be that of other bytes than its digest is of."""
     log, gate = tmp_path / "log", tmp_path / "gate"
-    code = (
-        "import os, sys, time\n"
-        "open(sys.argv[1], 'a').write(sys.argv[3] + '\\n')\n"
-        "while not os.path.exists(sys.argv[2]): time.sleep(.01)\n"
-    )
-    hook = hook_of(python(code, log, gate, "{name} {size}"), tmp_path / "j.sqlite", parallel=1)
+    hook = hook_of(python(WAITS, log, gate, "{name} {size}"), tmp_path / "j.sqlite", parallel=1)
     hook.take(delivered(root, "first"))
     eventually(lambda: hook.turn() or lines(log) == ["first 4"], "the first runs")
     for event in (delivered(root, "a", b"1"), delivered(root, "a", b"22"), delivered(root, "gone")):

@@ -212,7 +212,7 @@ class DeliveredHook:
         if ends:
             del self._tries[call.number]
         else:
-            wait = min(self._settings.retry_seconds * 2 ** min(tries - 1, 10), _RETRY_SECONDS_MAX)
+            wait = min(self._settings.retry_seconds * 2 ** (tries - 1), _RETRY_SECONDS_MAX)
             self._again.append((time.monotonic() + wait, call))
         what = "it is not tried again" if ends else f"try {tries} of {self._settings.tries}"
         self._tell(Note(f"{call.path}: the command of --on-delivered {problem} ({what})"))

@@ -86,18 +86,13 @@ class CallJournal:
         with self._db.transaction():
             for event in events:
                 self._last += 1
+                path, file = to_wire_bytes(event.path), os.fsencode(event.file)
                 # A version whose turn has not come, and which this one has replaced, is passed over.
-                self._db.write("DELETE FROM calls WHERE file = ? AND ready IS NOT NULL", (os.fsencode(event.file),))
+                self._db.write("DELETE FROM calls WHERE path = ? AND file = ? AND ready IS NOT NULL", (path, file))
                 self._db.write(
                     "INSERT INTO calls (path, digest, size, ready, file) VALUES (?, ?, ?, ?, ?)"
                     " ON CONFLICT (path, digest) DO UPDATE SET ready = excluded.ready, file = excluded.file",
-                    (
-                        to_wire_bytes(event.path),
-                        bytes.fromhex(event.digest),
-                        event.size,
-                        self._last,
-                        os.fsencode(event.file),
-                    ),
+                    (path, bytes.fromhex(event.digest), event.size, self._last, file),
                 )
 
     def recover(self, standing: Standing) -> int:
