@@ -187,7 +187,7 @@ def install(cache: Path | None = None) -> Peer:
 
 def _make(folder: Path) -> None:
     python = str(_scripts(folder) / ("python.exe" if sys.platform == "win32" else "python"))
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]  # most is unused
     pip += ["--constraint", str(CONSTRAINTS)]
     _run([sys.executable, "-m", "venv", str(folder)])
     _run([*pip, f"openmsistream=={VERSION}"])

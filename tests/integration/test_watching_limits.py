@@ -117,9 +117,10 @@ def test_an_overflow_of_the_event_queue_asks_for_a_scan(tmp_path: Path, events: 
         watching_it = watching(root)
         watched = watching_it.__enter__()
     try:
-        for number in range(1000):
-            (root / "run" / f"{number}").touch()
-        (root / "moves").mkdir()
+        with watched.watcher._box.lock:  # else a reader that is quick enough keeps the shortest queue from filling
+            for number in range(1000):
+                (root / "run" / f"{number}").touch()
+            (root / "moves").mkdir()
         if overflows:
             watched.until_hints(lambda hints: hints.everything)
         else:

@@ -7,9 +7,11 @@ small: it is for tests, the demo and the command line, not for data.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +25,7 @@ from openmsistream.local.ports import LOOPBACK
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
+_making = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,9 @@ def s3_client(access: Access, **config: Any) -> Any:
         ConfigError: boto3 is not installed.
     """
     try:
-        import boto3  # noqa: PLC0415  an extra, and slow to import
-        from botocore.config import Config  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415  an extra, and slow to import
+
+        session = _session()
     except ImportError as error:
         raise ConfigError(
             "the local object store needs the package boto3, which is not installed", hint=INSTALL_HINT
@@ -91,14 +95,23 @@ def s3_client(access: Access, **config: Any) -> Any:
         "s3": {"addressing_style": "path"},
         **config,
     }
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=access.endpoint,
-        aws_access_key_id=access.access_key,
-        aws_secret_access_key=access.secret_key,
-        region_name=access.region,
-        config=Config(**settings),
-    )
+    with _making:
+        return session.client(
+            "s3",
+            endpoint_url=access.endpoint,
+            aws_access_key_id=access.access_key,
+            aws_secret_access_key=access.secret_key,
+            region_name=access.region,
+            config=Config(**settings),
+        )
+
+
+@functools.cache
+def _session() -> Any:
+    """One for all clients, which parses what boto3 knows of S3 once; to be used by one thread at a time."""
+    import boto3  # noqa: PLC0415  an extra
+
+    return boto3.session.Session()
 
 
 def probing_client(access: Access, seconds: float) -> Any:
@@ -146,8 +159,10 @@ def delete_bucket(client: Any, name: str) -> None:
         for upload in unfinished_uploads(client, name):
             client.abort_multipart_upload(Bucket=name, Key=upload.key, UploadId=upload.upload_id)
         for page in client.get_paginator("list_object_versions").paginate(Bucket=name):
-            for one in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-                client.delete_object(Bucket=name, Key=one["Key"], VersionId=one["VersionId"])
+            there = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            if there:
+                names = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in there]
+                client.delete_objects(Bucket=name, Delete={"Objects": names, "Quiet": True})
         client.delete_bucket(Bucket=name)
 
 
