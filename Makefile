@@ -8,6 +8,9 @@ READY  := $(VENV)/ready
 # In the order of tests/conftest.py: what takes long first.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 
+# What Python compiled is kept: the tests start some thousand programs, and compiling is half of a start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-long check bench clean
 .DEFAULT_GOAL := help
 

@@ -51,7 +51,7 @@ def eventually(condition: Callable[[], Found], what: str, seconds: float = PATIE
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 class Program:
@@ -135,7 +135,7 @@ class Program:
                 state = "still runs" if running else f"ended with {self._process.returncode}"
                 said = self.events[-5:] or self.lines[-5:]
                 raise AssertionError(f"{what}: not so; the program {state}; last: {said}; {self.stderr[-2000:]}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def until_event(self, kind: str, *, count: int = 1, seconds: float = PATIENCE_SECONDS, **values: object) -> Event:
         """The ``count``-th event of a kind with these values."""
