@@ -7,8 +7,6 @@ Imports stand inside the functions, so that ``openmsistream --help`` answers at 
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -277,10 +275,10 @@ def _say(line: str) -> None:
 
 def _pasted(*words: str) -> str:
     """A command of ours, as it can be pasted into this system's shell."""
+    from openmsistream.config.words import command_line  # noqa: PLC0415
     from openmsistream.local.place import program_name  # noqa: PLC0415
 
-    words = (program_name(), *words)
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+    return command_line(program_name(), *words)
 
 
 def _count(number: int, thing: str) -> str:

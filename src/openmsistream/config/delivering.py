@@ -5,10 +5,10 @@ Like ``config.kinds``: it knows neither an option's name nor what is done with i
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from dataclasses import dataclass
+
+from openmsistream.config.words import command_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +76,3 @@ class Command:
     def show(self, value: object) -> str:
         """The text."""
         return str(value)
-
-
-def command_words(text: str) -> list[str]:
-    """
-    The program and its arguments.
-
-    On Windows a backslash is a backslash, as it separates folders there.
-
-    Raises:
-        ValueError: A quotation mark is never closed.
-    """
-    if os.name != "nt":
-        return shlex.split(text)
-    words = shlex.split(text, posix=False)
-    return [word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word for word in words]

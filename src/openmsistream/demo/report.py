@@ -5,9 +5,6 @@ Owns these words. Decides nothing and touches nothing: values in, text on the co
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 from rich import box
@@ -15,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from openmsistream.config.words import command_line
 from openmsistream.demo.tally import Tally
 from openmsistream.demo.verify import Verdict
 from openmsistream.demo.view import say, size_text
@@ -80,18 +78,18 @@ def show_next_steps(console: Console, config: str | None, topic: str) -> None:
     steps: list[tuple[str, list[str]]] = []
     if config is None:
         config = str(default_folder() / CONFIG_FILE)
-        start = command(program_name(), "local", "start", "--topic", topic)
+        start = command_line(program_name(), "local", "start", "--topic", topic)
         steps.append(("Start a broker on this computer (`local stop` ends it, later):", [start]))
     here = ("--config", config, "--topic-name", topic)
     steps += [
         ("Make two folders, one to watch and one for the copies:", ["mkdir measurements", "mkdir copies"]),
         (
             "In one terminal, send whatever appears in the first folder:",
-            [command(program_name(), "watch", "measurements", *here)],
+            [command_line(program_name(), "watch", "measurements", *here)],
         ),
         (
             "In a second terminal, receive it into the other folder:",
-            [command(program_name(), "download", "copies", *here)],
+            [command_line(program_name(), "download", "copies", *here)],
         ),
         (
             "Save a file in the folder measurements and look into copies. Type q and Enter to end a program.",
@@ -103,8 +101,3 @@ def show_next_steps(console: Console, config: str | None, topic: str) -> None:
         say(console, f"  {number}. {text}")
         for line in commands:
             say(console, f"         {line}")
-
-
-def command(*words: str) -> str:
-    """Return a command as it is typed in this system's terminal, with quotes where they are needed."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

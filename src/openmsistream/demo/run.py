@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 
 from rich.console import Console
 
+from openmsistream.config.words import command_line
 from openmsistream.demo import broker as kafka
 from openmsistream.demo import report
 from openmsistream.demo.children import Child, Heard
@@ -266,7 +267,7 @@ class _Demo:
         lag = str(_LAG_SECONDS)
         watch = ["watch", str(self.place.source), *shared, "--upload-existing", "--watchdog-lag-time", lag]
         for role, words in ((DOWNLOADER, download), (UPLOADER, watch)):
-            self._say(f"     {role}: {report.command('openmsistream', *words)}")
+            self._say(f"     {role}: {command_line('openmsistream', *words)}")
             state = self.place.state / role
             ours = ("--json", "--progress", "none", "--state-dir", str(state))
             with self._signals.held():

@@ -13,8 +13,8 @@ from pathlib import Path
 from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing, owner_ids
 from openmsistream.adapters.filesystem.sink import FolderSink
 from openmsistream.adapters.hook import DeliveredHook, HookSettings
-from openmsistream.config.delivering import command_words
 from openmsistream.config.options_download import DownloadOptions
+from openmsistream.config.words import command_words
 from openmsistream.core.events import Event, FileDelivered, Note
 from openmsistream.core.names import Naming
 from openmsistream.pipeline.runner import Control

@@ -5,7 +5,6 @@ Where whole files go, and which adapters that takes, each of them chooses itself
 
 from __future__ import annotations
 
-import shlex
 import time
 import uuid
 from collections import deque
@@ -19,6 +18,7 @@ from openmsistream.config.ini import Settings
 from openmsistream.config.models import ProgramConfig, resolve_group_id
 from openmsistream.config.options_download import DownloadOptions
 from openmsistream.config.options_s3 import S3Options
+from openmsistream.config.words import command_line
 from openmsistream.core.events import (
     Event,
     FileDelivered,
@@ -143,7 +143,7 @@ def with_the_place(events: Events, root: Path) -> Events:
             events(
                 Note(
                     "what cannot be handled is kept, and looked at and tried again with openmsistream quarantine",
-                    hint=f"openmsistream quarantine list {shlex.quote(str(root))}",
+                    hint=command_line("openmsistream", "quarantine", "list", str(root)),
                 )
             )
 
