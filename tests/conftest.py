@@ -24,6 +24,8 @@ BROKER_FIXTURES = {"broker", "topic", "own_broker"}
 STORE_FIXTURES = {"store", "bucket", "own_store"}
 SLOW = ("faults", "compat", "pipeline", "integration", "cli", "conformance")
 """Folders whose files take long, the longest first: so at the end of a run no process waits long for another."""
+LONGEST = ("test_rebalance.py", "test_s3.py")
+"""Files that take longest in their folder."""
 
 MakeTopic = Callable[..., str]
 
@@ -41,13 +43,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What takes long comes first.
     """
-    items.sort(key=lambda item: SLOW.index(item.path.parent.name) if item.path.parent.name in SLOW else len(SLOW))
+    items.sort(key=_place_in_a_run)
     for item in items:
         asked = set(getattr(item, "fixturenames", ()))
         if BROKER_FIXTURES & asked:
             item.add_marker(pytest.mark.broker)
         if STORE_FIXTURES & asked:
             item.add_marker(pytest.mark.store)
+
+
+def _place_in_a_run(item: pytest.Item) -> tuple[int, bool]:
+    folder = item.path.parent.name
+    return SLOW.index(folder) if folder in SLOW else len(SLOW), item.path.name not in LONGEST
 
 
 @pytest.fixture(scope="session")
