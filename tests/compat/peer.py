@@ -127,7 +127,7 @@ class PeerProgram:
 
 def environment() -> dict[str, str]:
     """Our environment without what the peer cannot stand, and without our own Python settings."""
-    unwanted = {*_UNUSABLE_VARIABLES, "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    unwanted = {*_UNUSABLE_VARIABLES, "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
     return {name: value for name, value in os.environ.items() if name not in unwanted}
 
 

@@ -28,11 +28,11 @@ from openmsistream.core.settle import Stat
 from openmsistream.errors import ConfigError, OpenMSIStreamError, StorageError
 from openmsistream.ports import Failed, Known, Parked
 from openmsistream.programs.ledgers import StateFolders
+from tests.faults.support import SEEDS
 
 FILES = 600
 DIGEST, VERSION = b"D" * 32, b"V" * 16
 HOUR = 3600.0
-SEEDS = range(int(os.environ.get("OMS_SEEDS", "3")))
 OTHER, GROUP = 12_345, 12_346  # an account and a group that nobody has
 
 two_accounts = pytest.mark.skipif(

@@ -7,7 +7,6 @@ of a barrier, power is cut, disks fill up, commits fail, and days pass.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import Any
 
@@ -24,10 +23,10 @@ from openmsistream.core.watermark import Mark, decode_mark
 from openmsistream.errors import StorageError, UnavailableError
 from openmsistream.pipeline.download import Download
 from openmsistream.pipeline.expiry import DAY_SECONDS, ExpirySettings
+from tests.faults.support import LONG
 from tests.pipeline.hosts import STEPS, Host
 from tests.pipeline.material import v2_abort, v2_key, v2_records
 
-LONG = os.environ.get("OMS_LONG") == "1"
 PATHS = ("a.csv", "run/b.csv", "c", "d")
 PARTITIONS = 2
 HOSTS = st.integers(0, 2)

@@ -7,7 +7,6 @@ killed at any operation, and started again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -21,10 +20,10 @@ from openmsistream.errors import UnavailableError
 from openmsistream.pipeline import sender
 from openmsistream.pipeline.sending import Sending, State
 from openmsistream.ports import Hints, OpenFile, Parked, Producer
+from tests.faults.support import LONG
 from tests.pipeline.disk import Disk, DiskFile
 from tests.pipeline.uploader import MOMENTS, RULE, Consumed, Uploader, Whole, consume
 
-LONG = os.environ.get("OMS_LONG") == "1"
 SETTINGS = settings(
     max_examples=2_000 if LONG else 150,
     stateful_step_count=40,
