@@ -263,8 +263,9 @@ class Watcher(Protocol):
         """
         Each folder from ``folder`` down, with the paths and looks of its regular files.
 
-        Paths are relative to the root. A folder that cannot be listed is passed over and told as an event;
-        SourceError when the root itself cannot be listed.
+        Paths are relative to the root. The first scan of the whole root after ``start`` also hints every file that it
+        finds changed since then. A folder that cannot be listed is passed over and told as an event; SourceError
+        when the root itself cannot be listed.
         """
         ...
 

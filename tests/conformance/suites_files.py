@@ -161,6 +161,21 @@ class WatcherSuite(FolderSuite):
         with pytest.raises(SourceError):
             self.scanned("nothing here")
 
+    def test_what_came_since_the_start_is_hinted_by_the_first_scan(self):
+        """Hints of the system may come later, or never; what the scan finds must not be taken for old."""
+        watcher = self.watcher()
+        watcher.start()
+        try:
+            self.write("new", b"1")
+            self.write("run/new", b"1")
+            found: set[str] = set()
+            for _ in watcher.scan():
+                found |= watcher.hints().files
+            found |= watcher.hints().files
+            assert found >= {"new", "run/new"}
+        finally:
+            watcher.stop()
+
     def test_stopping_twice_and_without_a_start_is_harmless(self):
         watcher = self.watcher()
         watcher.stop()
@@ -173,7 +188,7 @@ class WatcherSuite(FolderSuite):
 class PollingWatcherSuite(WatcherSuite):
     """Promises of a watcher that has no hints to give."""
 
-    def test_there_are_no_hints_and_a_scan_finds_what_came(self):
+    def test_there_are_no_hints_but_of_the_first_scan_and_each_finds_what_came(self):
         watcher = self.watcher()
         watcher.start()
         try:
@@ -182,6 +197,10 @@ class PollingWatcherSuite(WatcherSuite):
             assert watcher.polls
             assert watcher.hints() == Hints()
             assert [files[0][0] for _, files in watcher.scan()] == ["new"]
+            assert watcher.hints().files == {"new"}
+            self.write("new", b"2")
+            assert [files[0][0] for _, files in watcher.scan()] == ["new"]
+            assert watcher.hints() == Hints()
         finally:
             watcher.stop()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from openmsistream.adapters.filesystem.inotify import InotifySource
 from openmsistream.adapters.filesystem.watching import FolderWatcher
 from openmsistream.errors import SourceError
 from tests.conformance.suites_kafka import wait_until
@@ -207,6 +208,21 @@ def test_what_is_written_before_the_first_scan_comes_to_its_folder_is_hinted(roo
         assert watched.scan() == {"run/old", "run/new"}
         watched.look()
         assert watched.seen == {"run/new"}
+
+
+def test_what_is_written_right_after_the_start_is_hinted_however_late_the_system_tells(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The thread that reads hints may not have come to it when the first scan of a small root is over."""
+    go_on = threading.Event()
+    read = InotifySource._read
+    monkeypatch.setattr(InotifySource, "_read", lambda source: (go_on.wait(), read(source)))
+    with watching(root, scanned=False) as watched:
+        (root / "new").write_bytes(b"1")
+        assert watched.scan() == {"new"}
+        watched.look()
+        go_on.set()
+        assert watched.seen == {"new"}
 
 
 def test_a_large_tree_delays_neither_start_nor_hints(root: Path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from openmsistream.adapters.filesystem.hints import HintBox
 from openmsistream.adapters.memory import FakeClock
@@ -117,6 +117,7 @@ class Disk:
         losing, doubling: Hints get lost; each comes twice.
         unreadable: Paths that may not be opened.
         times: What writers make of an mtime: now, still, back, future or coarse.
+        came_along: Files that got here with their folder, and when: they look as they did, ctime included.
     """
 
     file_type = DiskFile
@@ -131,6 +132,9 @@ class Disk:
         self._box = HintBox()
         self._held: deque[Callable[[], None]] = deque()
         self._watching = False
+        self._started_at: float | None = None
+        self._young: set[str] = set()
+        self.came_along: dict[str, float] = {}
         self._looks: dict[tuple[int, int], bytes] = {}
         self._writes = 0
         self.silent, self.tells_writers = False, True
@@ -228,6 +232,7 @@ class Disk:
         watching, self._watching = self._watching, False
         for name in names:
             self.write_whole(f"{folder}/{name}", size)
+            self.came_along[f"{folder}/{name}"] = self._clock.monotonic()
         self._watching = watching
         self._tell(lambda: self._box.appeared(folder))
 
@@ -243,6 +248,7 @@ class Disk:
             self.files[new] = self.files.pop(path)
             self._note(path)
             self._note(new)
+            self.came_along[new] = self._clock.monotonic()
         self._tell(lambda: self._box.appeared(to))
 
     def overflow(self) -> None:
@@ -283,13 +289,15 @@ class Disk:
         return self.silent
 
     def start(self) -> None:
-        self._watching = True
+        self._watching, self._started_at = True, self._clock.monotonic()
 
     def hints(self) -> Hints:
         self.moment("hints")
         while self._held and not self.late:
             self._held.popleft()()
-        return self._box.take()
+        hints, young = self._box.take(), self._young
+        self._young = set()
+        return replace(hints, files=hints.files | young)
 
     def wait(self, seconds: float) -> None:
         if not (self._box._files or self._box._folders or self._box._everything):
@@ -302,7 +310,10 @@ class Disk:
             if folder in ("", here) or here.startswith(f"{folder}/"):
                 self.moment("scan")
                 found = [(path, self.looks(path)) for path in self.files if path.rpartition("/")[0] == here]
+                self._young.update(path for path, _ in found if self._is_young(path))
                 yield here, [(path, looks) for path, looks in found if looks is not None]
+        if not folder:
+            self._started_at = None
 
     def stop(self) -> None:
         """Nothing: the program goes on after a look at it between two turns, or ``program_ended`` is called."""
@@ -313,7 +324,8 @@ class Disk:
             each.close()
         self._box.take()
         self._held.clear()
-        self._watching = False
+        self._young.clear()
+        self._watching, self._started_at = False, None
 
     # -- what a test judges by ----------------------------------------------------------------------------------
 
@@ -327,6 +339,11 @@ class Disk:
             self._keep(path)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _is_young(self, path: str) -> bool:
+        """Something happened to it since the start of a program whose first scan is under way."""
+        at = self.history[path].disturbed_at
+        return self._started_at is not None and at > self._started_at and at != self.came_along.get(path)
 
     def _keep(self, path: str) -> None:
         file, history = self.files.get(path), self.history.setdefault(path, History())

@@ -262,9 +262,10 @@ class Uploading(RuleBasedStateMachine):
 
     def _nothing_is_lost(self, consumed: Consumed) -> None:
         up, newest = self.up, consumed.newest()
-        # Without faithful hints nobody can tell what came while the first scan ran from what was there before.
-        noted = (up.at_first_scan if self.hints_went_astray else up.at_first_start) or {}
         for path, content in self.disk.contents().items():
+            # Without faithful hints nobody can tell that a folder was moved here while the first scan ran.
+            astray = self.hints_went_astray and path in self.disk.came_along
+            noted = (up.at_first_scan if astray else up.at_first_start) or {}
             was_there = not self.existing and noted.get(path) == content
             if not Selection().accepts(path):
                 assert path not in newest

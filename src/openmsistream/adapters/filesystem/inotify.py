@@ -103,17 +103,12 @@ class InotifySource:
             self._visited = set() if self._overflowed or again else None
             self._overflowed = False
 
-    def watch(self, folder: str) -> bool:
-        """
-        Watch a folder, whatever was watched under its name before.
-
-        Returns:
-            True when it was not watched under this name until now.
-        """
+    def watch(self, folder: str) -> None:
+        """Watch a folder, whatever was watched under its name before."""
         mask = _MASK if self._tree.follows or not folder else _MASK | _NO_LINK
         with self._box.lock:
             if self._inotify is None:
-                return False
+                return
             if self._visited is not None:
                 self._visited.add(folder)
             try:
@@ -122,11 +117,9 @@ class InotifySource:
                 self._drop(folder)
                 if error.errno in (errno.ENOSPC, errno.ENOMEM):
                     self._limit_reached(_watches_note(self._tree.full(folder)))
-                return False  # otherwise: gone, or not readable yet; the scan tells
-            if self._table.is_at(folder, watch):
-                return False
-            self._let_go(self._table.put(folder, watch))
-        return True
+                return  # otherwise: gone, or not readable yet; the scan tells
+            if not self._table.is_at(folder, watch):
+                self._let_go(self._table.put(folder, watch))
 
     def scan_ended(self) -> None:
         """Every folder of the root was watched, or could not be."""

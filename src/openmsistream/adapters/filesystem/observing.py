@@ -61,9 +61,8 @@ class WatchdogSource:
             self.stop()
             self.start()
 
-    def watch(self, folder: str) -> bool:  # noqa: ARG002 - the observer watches all folders by itself
-        """False: no folder has to be asked for."""
-        return False
+    def watch(self, folder: str) -> None:
+        """Nothing: the observer watches all folders by itself."""
 
     def scan_ended(self) -> None:
         """There is nothing to clear away."""

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -37,7 +38,7 @@ class _Source(Protocol):
     def complete(self) -> bool: ...
     def start(self) -> None: ...
     def scan_begins(self) -> None: ...
-    def watch(self, folder: str) -> bool: ...
+    def watch(self, folder: str) -> None: ...
     def scan_ended(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -76,6 +77,7 @@ class FolderWatcher:
         self._source: _Source | None = None
         self._running = False
         self._started_ns: int | None = None
+        self._young: set[str] = set()
         self._unlistable: set[str] = set()
         self._told: set[str] = set()
 
@@ -88,8 +90,8 @@ class FolderWatcher:
         """
         Begin to collect hints.
 
-        On Linux each folder gives hints from when the first scan comes to it; a file that was touched between the
-        start and that moment is hinted by the scan, so that nothing falls between.
+        What was touched since (by the file system's own clock) is hinted by the first scan, too. Hints come from
+        another thread, and may be late; on Linux a folder gives them once the first scan came to it; shares give none.
         """
         if self._running:
             return
@@ -101,7 +103,9 @@ class FolderWatcher:
     def hints(self) -> Hints:
         """What happened since the last call."""
         self._say()
-        return self._box.take()
+        found = self._box.take()
+        young, self._young = self._young, set()
+        return replace(found, files=found.files | young) if young else found
 
     def wait(self, seconds: float) -> None:
         """Return when there is a hint, or after ``seconds``."""
@@ -119,11 +123,7 @@ class FolderWatcher:
         try:
             for path, listing in self._walk(folder, files=True):
                 self._say()
-                if listing.young:
-                    with self._box.lock:
-                        for young in listing.young:
-                            self._box.changed(young)
-                    self._box.announce()
+                self._young.update(listing.young)
                 yield path, listing.files
         finally:
             self._say()
@@ -155,9 +155,9 @@ class FolderWatcher:
             raise self._cannot_list(folder, error) from error
         while pending:
             here = pending.pop()
-            is_new = self._watch(here.path)  # first watch, then list: nothing falls between
+            self._watch(here.path)  # first watch, then list: nothing falls between
             try:
-                listing = self._tree.list(here, files=files, young_ns=self._started_ns if is_new else None)
+                listing = self._tree.list(here, files=files, young_ns=self._started_ns)
             except OSError as error:
                 if here.path == folder:
                     raise self._cannot_list(folder, error) from error
@@ -183,11 +183,10 @@ class FolderWatcher:
             hint="check that the folder is there, mounted and readable",
         )
 
-    def _watch(self, folder: str) -> bool:
-        source = self._source
-        if source is None or any(f"{folder}/".startswith(f"{place}/") for place, _ in self._ground.remote_below):
-            return False
-        return source.watch(folder)
+    def _watch(self, folder: str) -> None:
+        remote = any(f"{folder}/".startswith(f"{place}/") for place, _ in self._ground.remote_below)
+        if self._source is not None and not remote:
+            self._source.watch(folder)
 
     # -- what the root stands on ----------------------------------------------------------------------------
 

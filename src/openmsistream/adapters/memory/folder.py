@@ -79,6 +79,7 @@ class MemoryFolder:
         self._closed: set[str] = set()
         self._renamed: dict[str, str] = {}
         self._watching = False
+        self._young: set[str] | None = None  # touched since the start, until the first scan has hinted it
         self._count = 0
         self.unreadable: set[str] = set()
         self.silent = False
@@ -147,7 +148,7 @@ class MemoryFolder:
 
     def start(self) -> None:
         """Begin to collect hints."""
-        self._watching = True
+        self._watching, self._young = True, set()
 
     def hints(self) -> Hints:
         """What happened since the last call."""
@@ -168,7 +169,11 @@ class MemoryFolder:
             below = here == folder or not folder or here.startswith(f"{folder}/")
             if below and here not in self.unreadable:
                 paths = [path for path in self._contents if path.rpartition("/")[0] == here]
+                self._hints |= (self._young or set()).intersection(paths)
                 yield here, [(path, looks) for path in paths if (looks := self.stat(path)) is not None]
+
+        if not folder:
+            self._young = None
 
     def stop(self) -> None:
         """Collect no more hints."""
@@ -181,6 +186,8 @@ class MemoryFolder:
             folder = folder.rpartition("/")[0]
 
     def _hint(self, path: str) -> None:
+        if self._young is not None:
+            self._young.add(path)
         if self._watching and not self.silent:
             self._hints.add(path)
             self._closed.discard(path)
