@@ -23,7 +23,9 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("mkfs.ext4") is None, reason="makes an ext4 file system, needs mkfs.ext4"
 )
 
-FILES = {f"{n // 50}/{n}.dat": 60_000 for n in range(600)}
+MANY = {f"{n // 50}/{n}.dat": 60_000 for n in range(600)}
+LARGE = {"scan.raw": 36_000_000}
+both = pytest.mark.parametrize("files", [MANY, LARGE], ids=["many", "large"])
 PROMISED_BYTES, THERE_BYTES = 200 * 1024 * 1024, 17 * 1024 * 1024
 REAL, ENOUGH = "18m", "300m"
 
@@ -72,9 +74,10 @@ def thin_disk(base: Path, point: Path) -> Iterator[ThinDisk]:
         subprocess.run(["umount", str(disk.below)], check=True)
 
 
-def test_what_a_disk_could_not_keep_is_read_again_until_it_can(place: Place) -> None:
+@both
+def test_what_a_disk_could_not_keep_is_read_again_until_it_can(place: Place, files: dict[str, int]) -> None:
     """It is told, with the folder and the reason; and what stands in the end is what was sent, on the disk itself."""
-    fill(place.watched, FILES)
+    fill(place.watched, files)
     place.send()
     with thin_disk(place.base, place.output) as disk:
         with place.download() as receiver:
@@ -90,15 +93,18 @@ def test_what_a_disk_could_not_keep_is_read_again_until_it_can(place: Place) -> 
         assert receiver.of("quarantined") == receiver.of("file_failed") == []
 
 
-def test_control_a_program_that_syncs_once_more_delivers_files_that_are_not_there(place: Place) -> None:
+@both
+def test_control_a_program_that_syncs_once_more_delivers_files_that_are_not_there(
+    place: Place, files: dict[str, int]
+) -> None:
     """Taking the second answer for the truth, as most programs do: the test above can fail."""
-    fill(place.watched, FILES)
+    fill(place.watched, files)
     place.send()
     with thin_disk(place.base, place.output) as disk:
         with place.download(changes="sync_once_more") as receiver:
             receiver.until_event("storage_paused")
             disk.enlarge()
-            receiver.until_event("file_delivered", count=len(FILES))
+            receiver.until_event("file_delivered", count=len(files))
             receiver.quit()
         disk.forget_cached()
         assert tree(place.output) != tree(place.watched)

@@ -16,7 +16,7 @@ from openmsistream.adapters.filesystem import partials as partials_module
 from openmsistream.adapters.filesystem import placing as placing_module
 from openmsistream.adapters.filesystem import sink as sink_module
 from openmsistream.adapters.filesystem.durable import has_sync_of_everything
-from openmsistream.adapters.filesystem.partials import OPEN_FILES, SYNC_TOGETHER, partial_name
+from openmsistream.adapters.filesystem.partials import HAND_OVER_BYTES, OPEN_FILES, SYNC_TOGETHER, partial_name
 from openmsistream.core.chunk import HashName
 from openmsistream.errors import BytesLostError, StorageError
 from openmsistream.ports import Record
@@ -123,6 +123,21 @@ def refused(_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+def test_a_large_file_is_handed_to_the_disk_while_it_comes_in(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Once for every so many bytes, also where its descriptor was needed for others; a small one never."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(partials_module, "begin_to_sync", lambda _, begin, length: asked.append((begin, length)))
+    piece = bytes(HAND_OVER_BYTES // 4 + 1)
+    with sink_on(root) as sink:
+        large, small = version("large", b"")[0].key, [version(str(n), b"1", n) for n in range(2, OPEN_FILES + 2)]
+        for number in range(5):
+            sink.write(large, number * len(piece), piece)
+        write(sink, *small)
+        for number in range(5, 9):
+            sink.write(large, number * len(piece), piece)
+    assert asked == [(0, 4 * len(piece)), (4 * len(piece), 4 * len(piece))]
+
+
 def test_what_the_disk_did_not_keep_is_lost_and_not_only_late(root: Path, monkeypatch: pytest.MonkeyPatch):
     """The system tells it once: the versions are named, and are to be read again."""
     with sink_on(root) as sink:
@@ -137,6 +152,11 @@ def test_what_the_disk_did_not_keep_is_lost_and_not_only_late(root: Path, monkey
         with pytest.raises(BytesLostError) as told:
             sink.sync([each.key for each in many])
         assert list(told.value.keys) == [each.key for each in many]
+
+        monkeypatch.setattr(partials_module, "begin_to_sync", lambda *_: refused(_))
+        with pytest.raises(BytesLostError) as told:
+            sink.write(few[0].key, 0, bytes(HAND_OVER_BYTES))
+        assert list(told.value.keys) == [few[0].key]
 
 
 def test_what_the_disk_does_not_give_back_is_not_asked_for_again(root: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from openmsistream.adapters.filesystem.durable import (
+    begin_to_sync,
     drop_cached,
     has_sync_of_everything,
     reserve,
@@ -32,6 +33,8 @@ SYNC_TOGETHER = 8
 RESERVE_FROM = 8 * 1024 * 1024
 RESERVE_BYTES = 64 * 1024 * 1024
 """Room is reserved for files beyond the first of these sizes, and never more than the second ahead of what came."""
+HAND_OVER_BYTES = 8 * 1024 * 1024
+"""So much of a file is handed to the disk at once, while more of it comes in."""
 READ_BYTES = 1024 * 1024
 _FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
@@ -73,6 +76,7 @@ class PartialFiles:
         self._together = by_descriptor and has_sync_of_everything(fs_type)
         self._files: OrderedDict[VersionKey, int] = OrderedDict()
         self._reserved: dict[VersionKey, int] = {}
+        self._handed_over: dict[VersionKey, int] = {}
         self._begun: set[VersionKey] = set()
         self.folder_fd = -1
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,12 @@ class PartialFiles:
         return self.folder / partial_name(key)
 
     def write(self, key: VersionKey, offset: int, data: Buffer) -> None:
-        """Keep bytes of an open version at their offset."""
+        """
+        Keep bytes of an open version at their offset.
+
+        Raises:
+            NotKeptError: The disk does not take what was written before.
+        """
         fd = self.file(key, create=True)
         view = memoryview(data)
         if offset >= RESERVE_FROM and offset + len(view) > self._reserved.get(key, 0):
@@ -92,6 +101,11 @@ class PartialFiles:
         done = 0
         while done < len(view):
             done += os.pwrite(fd, view[done:], offset + done) if hasattr(os, "pwrite") else _put(fd, view, offset)
+        begin, end = self._handed_over.get(key, 0), offset + len(view)
+        if end - begin >= HAND_OVER_BYTES:
+            with self._kept([key]):
+                begin_to_sync(fd, begin, end - begin)
+            self._handed_over[key] = end
 
     def read(self, key: VersionKey, start: int, stop: int) -> Iterator[Buffer]:
         """The bytes of an open version again, in pieces of up to 1 MiB."""
@@ -138,6 +152,7 @@ class PartialFiles:
         """A partial file has its name, or is put aside: the version begins anew should it come again."""
         self._let_go(key)
         self._begun.discard(key)
+        self._handed_over.pop(key, None)
 
     def discard(self, key: VersionKey) -> None:
         """Forget the bytes of an open version."""

@@ -106,7 +106,12 @@ class FolderSink:
         return self._spelling.naming
 
     def write(self, key: VersionKey, offset: int, data: Buffer) -> None:
-        """Keep bytes of an open version at their offset."""
+        """
+        Keep bytes of an open version at their offset.
+
+        Raises:
+            BytesLostError: The disk did not take what was written before: it is to be read again.
+        """
         self._placed.pop(key, None)  # a version may come a second time, when its file was removed
         try:
             self._partials.write(key, offset, data)
