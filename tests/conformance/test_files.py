@@ -126,6 +126,8 @@ class TestFollowingFolderWatcher(OnDiskWatched, HintingWatcherSuite):
         return FolderWatcher(self.root, lambda _: None, follow_symlinks=True)
 
 
+# With inotify below it, which the programs do not use, watchdog may watch a new folder twice, and warns of itself.
+@pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
 class TestWatchdogFolderWatcher(OnDiskWatched, HintingWatcherSuite):
     def watcher(self) -> Watcher:
         return FolderWatcher(self.root, lambda _: None, by_watchdog=True)

@@ -122,15 +122,20 @@ def test_a_second_uploader_of_the_same_folder_and_topic_is_refused(place: Place)
         first.until_event("file_sent", path="still.dat")
 
 
-def test_a_second_downloader_to_the_same_folder_is_refused(place: Place) -> None:
-    """It says so in one line and ends with code 1."""
-    with place.download() as first:
+@pytest.mark.parametrize("state", [[], ["one", "two"], ["one", ""]], ids=["its ledger", "two ledgers", "one elsewhere"])
+def test_a_second_downloader_to_the_same_folder_is_refused(place: Place, state: list[str]) -> None:
+    """Wherever its ledger is: it says so in one line and ends with code 1. Another one may follow the first."""
+    one, two = (["--state-dir", place.base / name] if name else [] for name in state or ["", ""])
+    with place.download(*one) as first:
         first.until_event("program_started")
-        with place.download() as second:
+        with place.download(*two) as second:
             assert second.wait() == 1
         assert second.stderr.count("Error:") == 1
-        assert "is running already" in second.stderr
+        assert "a downloader of this topic to this folder is running already" in second.stderr
         assert first.quit() == 0
+    with place.download(*two) as second:
+        second.until_event("program_started")
+        assert second.quit() == 0
 
 
 def test_the_same_folder_may_be_sent_to_two_topics(place: Place, place3: Place) -> None:

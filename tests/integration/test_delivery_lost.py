@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import sys
@@ -18,7 +19,7 @@ from openmsistream.adapters.filesystem import sink as sink_module
 from openmsistream.adapters.filesystem.durable import has_sync_of_everything
 from openmsistream.adapters.filesystem.partials import HAND_OVER_BYTES, OPEN_FILES, SYNC_TOGETHER, partial_name
 from openmsistream.core.chunk import HashName
-from openmsistream.errors import BytesLostError, StorageError
+from openmsistream.errors import BytesLostError, ConfigError, StorageError
 from openmsistream.ports import Record
 from tests.integration.delivered import deliver, sink_on, version, visible, write
 
@@ -107,13 +108,44 @@ def test_two_sinks_on_one_folder_leave_the_partial_files_of_the_other_alone(root
 
 def test_a_sink_removes_what_it_does_not_know_of_its_own(root: Path):
     """The control: under one name they would be taken for left behind."""
-    with sink_on(root, whose="xrd-1") as one:
+    with sink_on(root) as one:
         (file,) = write(one, version("a", b"data"))
-        with sink_on(root, whose="xrd-1") as two:
+        with sink_on(root) as two:
             assert two.restore([]) == set()
         with pytest.raises(BytesLostError):
             one.publish([file])
     assert visible(root) == {}
+
+
+def test_of_sinks_with_one_name_one_at_a_time_may_be_on_a_folder(root: Path):
+    """The other is told so; one that ended, or could not begin, leaves the place free."""
+    with sink_on(root, whose="xrd-1") as one:
+        with (
+            pytest.raises(ConfigError, match="a downloader of this topic to this folder is running already"),
+            sink_on(root, whose="xrd-1"),
+        ):
+            pytest.fail("two on one folder")
+        deliver(one, version("a", b"data"))
+    (root / ".openmsistream" / "partial" / "xrd-1").rmdir()
+    (root / ".openmsistream" / "partial" / "xrd-1").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(StorageError), sink_on(root, whose="xrd-1"):
+            pytest.fail("a file is where its folder should be")
+    (root / ".openmsistream" / "partial" / "xrd-1").unlink()
+    with sink_on(root, whose="xrd-1"):
+        assert visible(root) == {"a": b"data"}
+
+
+def test_where_a_share_has_no_locks_nobody_is_kept_out(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """As NFS without its lock daemon: what cannot be seen must not be in the way."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with sink_on(root, whose="xrd-1") as one, sink_on(root, whose="xrd-1"):
+        deliver(one, version("a", b"data"))
+    assert visible(root) == {"a": b"data"}
 
 
 # -- what the disk does not keep ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from openmsistream.adapters.filesystem.durable import (
@@ -21,6 +21,7 @@ from openmsistream.adapters.filesystem.durable import (
     sync_file,
     sync_folder,
 )
+from openmsistream.adapters.filesystem.holding import hold
 from openmsistream.adapters.filesystem.mounts import ground_of
 from openmsistream.adapters.filesystem.notes import file_note, record_note
 from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles, partial_name
@@ -33,7 +34,14 @@ from openmsistream.core.hashing import new_hasher
 from openmsistream.core.names import VERSION_NAMES, Naming, naming_for, version_name
 from openmsistream.core.paths import WORK_FOLDER
 from openmsistream.core.versions import VersionKey
-from openmsistream.errors import BytesLostError, DeliveryError, OpenMSIStreamError, ProtocolError, StorageError
+from openmsistream.errors import (
+    BytesLostError,
+    ConfigError,
+    DeliveryError,
+    OpenMSIStreamError,
+    ProtocolError,
+    StorageError,
+)
 from openmsistream.ports import NOT_KNOWN, Buffer, Failure, Publication, Record
 
 _BY_DESCRIPTOR = os.rename in os.supports_dir_fd and os.open in os.supports_dir_fd
@@ -55,10 +63,11 @@ class FolderSink:
         names: What becomes of names that Windows cannot have: auto, keep, map or refuse (``core.names``).
         announce: See ``Announce``.
         spelling: Where paths stand there; None: the folder is asked.
-        whose: Tells its partial files from those of other sinks on that folder, whose ``restore`` would remove them.
+        whose: Tells its partial files from those of other sinks on that folder, whose ``restore`` would remove them;
+            of sinks with one name, one at a time may be there.
 
     Raises:
-        ConfigError: The rules ask for what cannot be done there.
+        ConfigError: The rules ask for what cannot be done there, or another program has that name there.
         StorageError: The folder cannot be made or written.
     """
 
@@ -85,7 +94,10 @@ class FolderSink:
         # Nobody may read more of a file while it comes in than when it is there; its owner can always go on with it.
         wanted = self._rules.file_mode
         mode = 0o666 if wanted is None else wanted & 0o666 | 0o600
-        with self._told():
+        with ExitStack() as unless_it_fails, self._told():
+            held = hold(root / WORK_FOLDER / f"{whose}.lock", _taken(root)) if whose else None
+            if held is not None:
+                unless_it_fails.callback(held.release)
             self._partials = PartialFiles(
                 root / WORK_FOLDER / "partial",
                 by_descriptor=by_descriptor,
@@ -98,6 +110,7 @@ class FolderSink:
             if spelling is None:
                 naming = naming_for(names, windows=os.name == "nt", folds=folds(root))
                 spelling = spelling_on_disk(root, naming)
+            self._let_go = unless_it_fails.pop_all()
         self._spelling = spelling
 
     @property
@@ -354,7 +367,8 @@ class FolderSink:
 
     def close(self) -> None:
         """Let go of all files."""
-        self._partials.close()
+        with self._let_go:
+            self._partials.close()
 
     def _note(self, name: str, values: dict[str, object]) -> None:
         """The reason beside what was put into quarantine, both on the disk before the record counts as handled."""
@@ -372,6 +386,13 @@ class FolderSink:
             yield
         except OSError as error:
             raise refused_all(self.root, error) from error
+
+
+def _taken(root: Path) -> ConfigError:
+    return ConfigError(
+        f"{root}: a downloader of this topic to this folder is running already",
+        hint="stop the other one, which may run on another computer, or give this one an output folder of its own",
+    )
 
 
 def _by_folder(publications: Iterable[Publication]) -> list[Publication]:
