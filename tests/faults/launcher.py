@@ -128,9 +128,10 @@ def go_on_when_full() -> None:
 
 
 def grow_soon() -> None:
-    """Parts double their size after every two of them, as files of more than 8 GiB see it."""
+    """Parts double their size after every two of them, as files of more than 16 GiB see it."""
     from openmsistream.adapters.s3 import parts
 
+    exchange(parts, "FIRST_PARTS", 2)
     exchange(parts, "SAME_SIZE_PARTS", 2)
 
 

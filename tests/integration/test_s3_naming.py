@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openmsistream.adapters.s3.naming import Found, metadata_of, object_key
-from openmsistream.adapters.s3.parts import PART_BYTES, PARTS_MAX, SIZE_MAX, PartSpan, joined_crc32, part_at
+from openmsistream.adapters.s3.parts import PART_BYTES, PARTS_MAX, PartSpan, joined_crc32, part_at
 from openmsistream.core.versions import VersionKey, VersionOrder
 from openmsistream.errors import DeliveryError, ProtocolError
 
@@ -23,24 +23,25 @@ def test_the_crc_of_two_pieces_is_that_of_both_together(first: bytes, second: by
     assert joined_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
 
 
-@given(st.integers(0, SIZE_MAX - 1))
+@given(st.integers(0, 5 * TIB - 1))
 def test_every_byte_is_in_one_part_whose_neighbour_begins_at_its_end(offset: int):
     """Up to the largest object there can be."""
     part = part_at(offset)
     assert part.start <= offset < part.stop
     assert 1 <= part.number <= PARTS_MAX
     assert part_at(part.start) == part_at(part.stop - 1) == part
-    if part.stop < SIZE_MAX:
-        assert part_at(part.stop).number == part.number + 1
+    assert part_at(part.stop).number == part.number + 1
+    assert part_at(part.stop).size in (part.size, 2 * part.size)
 
 
 def test_ten_thousand_parts_hold_the_largest_object_and_none_is_too_small_or_too_large():
     """5 TiB in all; parts of 5 MiB to 5 GiB."""
     assert part_at(0) == PartSpan(1, 0, PART_BYTES)
-    assert SIZE_MAX >= 5 * TIB
+    assert part_at(5 * TIB - 1).number < PARTS_MAX
     assert 5 * 1024**2 <= part_at(0).size <= part_at(5 * TIB - 1).size <= 5 * 1024**3
+    assert part_at(15 * 1024**3).size == PART_BYTES
     with pytest.raises(DeliveryError, match="takes files of up to"):
-        part_at(SIZE_MAX)
+        part_at(7 * TIB)
 
 
 @pytest.mark.parametrize(

@@ -718,7 +718,6 @@ def test_a_version_that_is_too_large_for_any_store_fails_alone(
 ):
     """Told when it is complete, as of every other that is refused for good: here one part is all there may be."""
     monkeypatch.setattr(parts, "PARTS_MAX", 1)
-    monkeypatch.setattr(parts, "SAME_SIZE_PARTS", 1)
     sink, large, small = make(), version("large", LARGE, 1), version("small", b"small", 2)
     write(sink, large, LARGE)
     write(sink, small, b"small")

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from openmsistream.errors import DeliveryError
 
 PART_BYTES = 8 * 1024 * 1024
-"""The first parts are so large; every 1,000 parts the size doubles, as the size of the whole is not known."""
-SAME_SIZE_PARTS = 1000
+FIRST_PARTS, SAME_SIZE_PARTS = 2000, 900
+"""The first parts have that size: all of a file up to 15.6 GiB. It doubles behind them, and after so many again."""
 PARTS_MAX = 10_000
-SIZE_MAX = PART_BYTES * SAME_SIZE_PARTS * (2 ** (PARTS_MAX // SAME_SIZE_PARTS) - 1)
-"""The size that 10,000 parts can have together: 7.8 TiB, beyond the 5 TiB that an object may have."""
 
 # CRC-32 as in zlib, bits reflected: x^0 is the highest bit.
 _POLYNOMIAL = 0xEDB88320
@@ -42,17 +40,18 @@ def part_at(offset: int) -> PartSpan:
     Return the part that holds the byte at ``offset``: the same for every object, whenever it is asked.
 
     Raises:
-        DeliveryError: The byte lies beyond ``SIZE_MAX``.
+        DeliveryError: The byte lies beyond 6.6 TiB, more than the 5 TiB that an object may have.
     """
-    begin, first, size = 0, 1, PART_BYTES
+    begin, first, size, count = 0, 1, PART_BYTES, FIRST_PARTS
     while first <= PARTS_MAX:
-        end = begin + SAME_SIZE_PARTS * size
+        count = min(count, PARTS_MAX - first + 1)
+        end = begin + count * size
         if offset < end:
             index = (offset - begin) // size
             start = begin + index * size
             return PartSpan(first + index, start, start + size)
-        begin, first, size = end, first + SAME_SIZE_PARTS, 2 * size
-    raise DeliveryError(f"an object store takes files of up to {SIZE_MAX:,} bytes, and this one has more")
+        begin, first, size, count = end, first + count, 2 * size, SAME_SIZE_PARTS
+    raise DeliveryError(f"an object store takes files of up to {begin:,} bytes, and this one has more")
 
 
 def joined_crc32(first: int, second: int, second_bytes: int) -> int:

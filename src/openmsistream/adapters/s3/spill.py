@@ -21,7 +21,7 @@ from openmsistream.errors import BytesLostError, StorageError
 BUDGET_BYTES = 16 * 1024 * 1024
 """So many bytes of unfinished parts stay in memory; more files than that makes parts of are kept on disk."""
 IN_MEMORY_BYTES = 16 * 1024 * 1024
-"""Larger parts, which files beyond 23 GB have, are kept on disk from their first byte on."""
+"""Larger parts, which files beyond 32 GB have, are kept on disk from their first byte on."""
 _ROOM_MADE = BUDGET_BYTES // 4
 _LOOK = "check the disk of the work folder"
 
