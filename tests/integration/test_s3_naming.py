@@ -34,8 +34,8 @@ def test_every_byte_is_in_one_part_whose_neighbour_begins_at_its_end(offset: int
     assert part_at(part.stop).size in (part.size, 2 * part.size)
 
 
-def test_ten_thousand_parts_hold_the_largest_object_and_none_is_too_small_or_too_large():
-    """5 TiB in all; parts of 5 MiB to 5 GiB."""
+def test_ten_thousand_parts_hold_a_very_large_object_and_none_is_too_small_or_too_large():
+    """5 TiB, as much as most stores take; parts of 5 MiB to 5 GiB."""
     assert part_at(0) == PartSpan(1, 0, PART_BYTES)
     assert part_at(5 * TIB - 1).number < PARTS_MAX
     assert 5 * 1024**2 <= part_at(0).size <= part_at(5 * TIB - 1).size <= 5 * 1024**3

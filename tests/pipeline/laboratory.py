@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from blake3 import blake3
@@ -61,6 +62,7 @@ class Lab:
         existing: bool = True,
         selection: str | None = None,
         rule: SettleRule = RULE,
+        sent_before: Callable[[str], int | None] | None = None,
         **settings: Any,
     ) -> Totals:
         """Run the program for so many seconds of its clock."""
@@ -74,6 +76,7 @@ class Lab:
             Selection(selection),
             self.clock,
             self.told,
+            sent_before=sent_before,
         )
         given = UploadSettings(
             rule_for=lambda _: rule, scan_seconds=5.0, poll_seconds=5.0, upload_existing=existing, **settings

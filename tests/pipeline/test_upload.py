@@ -94,6 +94,21 @@ def test_a_file_written_while_the_first_scan_runs_is_sent(lab: Lab):
     assert lab.versions == {"new": [b"new"]}
 
 
+def test_what_another_program_sent_is_not_sent_again_for_a_hint_while_the_first_scan_runs(lab: Lab):
+    """As when its rights are changed, or a share's clock is ahead; what changed since it was sent is sent."""
+    start = lab.folder.start
+
+    def start_and_write() -> None:
+        start()
+        lab.folder.write("same", b"same", mtime_ns=1)
+        lab.folder.write("changed", b"changed", mtime_ns=3)
+
+    lab.folder.start = start_and_write  # type: ignore[method-assign]
+    lab.run(10.0, existing=False, sent_before={"same": 2, "changed": 2}.get)
+
+    assert lab.versions == {"changed": [b"changed"]}
+
+
 def test_a_file_that_the_first_scan_itself_finds_to_be_new_is_sent(lab: Lab):
     """Its hint comes with the listing that has it, in the scan's last slice: the first start is not over before."""
     lab.folder.write("old", b"old")

@@ -273,7 +273,9 @@ class Noticing:
             self._record_only = False
             self._sent_before = None
             for path in self._hinted_early:  # these changed while the first scan ran: not "existing"
-                self._ledger.forget(path)
+                known = self._ledger.known(path)
+                if known is None or not known.sent:
+                    self._ledger.forget(path)
                 self.look_at(path, now)
             self._hinted_early.clear()
             self._ledger.first_scan_done()

@@ -40,7 +40,7 @@ def part_at(offset: int) -> PartSpan:
     Return the part that holds the byte at ``offset``: the same for every object, whenever it is asked.
 
     Raises:
-        DeliveryError: The byte lies beyond 6.6 TiB, more than the 5 TiB that an object may have.
+        DeliveryError: The byte lies beyond 6.6 TiB. Most stores take objects of up to 5 TiB.
     """
     begin, first, size, count = 0, 1, PART_BYTES, FIRST_PARTS
     while first <= PARTS_MAX:
