@@ -22,6 +22,7 @@ from openmsistream.core.chunk import HashName
 from openmsistream.errors import BytesLostError, ConfigError, StorageError
 from openmsistream.ports import Record
 from tests.integration.delivered import deliver, sink_on, version, visible, write
+from tests.integration.watched import linux_only
 
 # -- partial files that somebody removes --------------------------------------------------------------------------
 
@@ -134,6 +135,15 @@ def test_of_sinks_with_one_name_one_at_a_time_may_be_on_a_folder(root: Path):
     (root / ".openmsistream" / "partial" / "xrd-1").unlink()
     with sink_on(root, whose="xrd-1"):
         assert visible(root) == {"a": b"data"}
+
+
+@linux_only
+def test_who_shares_the_folder_by_its_group_may_be_the_next(root: Path):
+    """A service may follow a person."""
+    root.mkdir(exist_ok=True)
+    root.chmod(0o2775)
+    with sink_on(root, whose="xrd-1"):
+        assert (root / ".openmsistream" / "xrd-1.lock").stat().st_mode & 0o777 == 0o664
 
 
 def test_where_a_share_has_no_locks_nobody_is_kept_out(root: Path, monkeypatch: pytest.MonkeyPatch):

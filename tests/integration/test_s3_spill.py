@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openmsistream.adapters.filesystem import partials
 from openmsistream.adapters.filesystem.partials import PartialFiles
 from openmsistream.adapters.s3 import spill
 from openmsistream.adapters.s3.spill import Collected, Collecting, PartFile
@@ -48,6 +49,17 @@ def collecting(budget_bytes: int) -> Iterator[tuple[Collecting, list[Collected]]
             yield parts, [parts.begin(VersionKey(f"{n}", b"v"), FULL if n < 2 else 2**30) for n in range(3)]
         finally:
             parts.close()
+
+
+def test_parts_in_files_are_not_handed_to_the_disk_before_they_are_gone(monkeypatch: pytest.MonkeyPatch):
+    """They are sent and removed within seconds; a file that is to stay is handed over (``test_delivery_lost.py``)."""
+    monkeypatch.setattr(partials, "begin_to_sync", lambda *_: pytest.fail("written to the disk for nothing"))
+    piece = bytes(partials.HAND_OVER_BYTES // 4)
+    with collecting(0) as (parts, begun):
+        for _ in range(8):
+            add(parts, begun[2], piece)
+        assert begun[2].size == 8 * len(piece)
+        assert begun[2].memory is None
 
 
 def add(parts: Collecting, part: Collected, data: bytes) -> None:

@@ -64,15 +64,25 @@ class PartialFiles:
         mode: The permissions they are made with, less the umask.
         fs_type: The type of the file system they stand on; empty when it is not known.
         whose: They stand in a folder of that name in ``folder``, apart from those of others; empty: in ``folder``.
+        passing: They are gone before the disk need know of them: large ones are not handed to it as they come in.
 
     Attributes:
         folder: Where they stand.
         folder_fd: Its descriptor, or -1.
     """
 
-    def __init__(self, folder: Path, *, by_descriptor: bool, mode: int, fs_type: str = "", whose: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        by_descriptor: bool,
+        mode: int,
+        fs_type: str = "",
+        whose: str = "",
+        passing: bool = False,
+    ) -> None:
         self.folder, self._shared = folder / whose, folder
-        self._by_descriptor, self._mode = by_descriptor, mode
+        self._by_descriptor, self._mode, self._passing = by_descriptor, mode, passing
         self._together = by_descriptor and has_sync_of_everything(fs_type)
         self._files: OrderedDict[VersionKey, int] = OrderedDict()
         self._reserved: dict[VersionKey, int] = {}
@@ -102,7 +112,7 @@ class PartialFiles:
         while done < len(view):
             done += os.pwrite(fd, view[done:], offset + done) if hasattr(os, "pwrite") else _put(fd, view, offset)
         begin, end = self._handed_over.get(key, 0), offset + len(view)
-        if end - begin >= HAND_OVER_BYTES:
+        if end - begin >= HAND_OVER_BYTES and not self._passing:
             with self._kept([key]):
                 begin_to_sync(fd, begin, end - begin)
             self._handed_over[key] = end

@@ -21,13 +21,13 @@ from openmsistream.adapters.filesystem.durable import (
     sync_file,
     sync_folder,
 )
-from openmsistream.adapters.filesystem.holding import hold
 from openmsistream.adapters.filesystem.mounts import ground_of
 from openmsistream.adapters.filesystem.notes import file_note, record_note
 from openmsistream.adapters.filesystem.partials import READ_BYTES, PartialFiles, partial_name
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
 from openmsistream.adapters.filesystem.refusing import IN_USE, refused_all, refused_alone
 from openmsistream.adapters.filesystem.rules import DeliveryRules, Existing
+from openmsistream.adapters.filesystem.shared_files import hold_if_possible
 from openmsistream.adapters.filesystem.spelling import Spelling, folds, spelling_on_disk
 from openmsistream.core.chunk import HashName
 from openmsistream.core.hashing import new_hasher
@@ -95,11 +95,13 @@ class FolderSink:
         wanted = self._rules.file_mode
         mode = 0o666 if wanted is None else wanted & 0o666 | 0o600
         with ExitStack() as unless_it_fails, self._told():
-            held = hold(root / WORK_FOLDER / f"{whose}.lock", _taken(root)) if whose else None
+            work = root / WORK_FOLDER
+            work.mkdir(parents=True, exist_ok=True)
+            held = hold_if_possible(work / f"{whose}.lock", _taken(root)) if whose else None
             if held is not None:
                 unless_it_fails.callback(held.release)
             self._partials = PartialFiles(
-                root / WORK_FOLDER / "partial",
+                work / "partial",
                 by_descriptor=by_descriptor,
                 mode=mode,
                 fs_type=ground_of(str(root.absolute())).fs_type,

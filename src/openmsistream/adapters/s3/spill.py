@@ -107,7 +107,7 @@ class Collecting:
         self._lock = Lock()  # descriptors of files come and go
         self._parts: dict[Collected, None] = {}
         try:
-            self._files = PartialFiles(folder, by_descriptor=False, mode=0o600)
+            self._files = PartialFiles(folder, by_descriptor=False, mode=0o600, passing=True)
             self._files.restore(())
         except OSError as error:
             raise _refused(folder, error) from error

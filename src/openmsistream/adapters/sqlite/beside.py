@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from openmsistream.adapters.filesystem.durable import sync_data, sync_folder
+from openmsistream.adapters.filesystem.shared_files import file_mode
 from openmsistream.errors import StorageError
 
 SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
@@ -20,7 +20,6 @@ SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 SUFFIX = ".sqlite"
 BACKUP_SUFFIX = ".backup.sqlite"
-GROUP_FILE_MODE = 0o664
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +66,6 @@ class Names:
         """What is left of a ledger that is gone; nothing when there never was one."""
         candidates = (self.backup, self.live, self.wal, self.journal, self.damaged(1))
         return [path for path in candidates if path.exists()]
-
-
-def file_mode(folder: Path) -> int | None:
-    """
-    The mode of new files in a folder that a group shares (its setgid bit is set); None: as the account is used to.
-
-    SQLite gives its own files beside the ledger the ledger's mode.
-    """
-    if sys.platform == "win32":
-        return None
-    return GROUP_FILE_MODE if folder.stat().st_mode & stat.S_ISGID else None
 
 
 def put(new: Path, path: Path, *, sync: bool) -> None:

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from openmsistream.adapters.sqlite.beside import SQLITE_ERRORS, Names, file_mode, no_rights
+from openmsistream.adapters.filesystem.shared_files import hold
+from openmsistream.adapters.sqlite.beside import SQLITE_ERRORS, Names, no_rights
 from openmsistream.errors import ConfigError, StorageError
 
 MEMORY = ":memory:"
-LOCK_SECONDS, LOCK_POLL_SECONDS = 0.3, 0.02
-"""A glance of ``openmsistream status`` at the lock takes microseconds, and must not look like a second program."""
 BUSY_SECONDS = 300.0
 """Without WAL, who reads the ledger keeps who writes it waiting; copying a large one over a network takes long."""
 
@@ -229,16 +228,11 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 
 
 def _locked(path: Path, owner: str) -> FileLock:
-    mode = file_mode(path.parent)
-    lock = FileLock(Names(path).lock, mode=-1 if mode is None else mode)
-    try:
-        lock.acquire(timeout=LOCK_SECONDS, poll_interval=LOCK_POLL_SECONDS)
-    except Timeout as error:
-        raise ConfigError(
-            f"{owner} is running already (its ledger {path} is in use)",
-            hint="stop the other one first, or give this one a folder or topic of its own",
-        ) from error
-    return lock
+    taken = ConfigError(
+        f"{owner} is running already (its ledger {path} is in use)",
+        hint="stop the other one first, or give this one a folder or topic of its own",
+    )
+    return hold(Names(path).lock, taken)
 
 
 def is_locked(path: Path) -> bool | None:
