@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ def rights() -> Iterator[None]:
     """Even root may write only what the rights of files and folders allow."""
     with as_any_user():
         yield
+
+
+@contextmanager
+def disk_in_memory(point: Path) -> Iterator[None]:
+    """A file system of its own at ``point``."""
+    point.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("mounting is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", point], check=True)
 
 
 # -- what may not be written ----------------------------------------------------------------------------------------
@@ -233,21 +247,35 @@ def test_a_file_in_the_way_that_the_disk_does_not_give_back_is_another_one(
 
 @as_root
 @by_both
+def test_a_disk_that_is_read_only_for_a_while_is_waited_for(tmp_path: Path, by_descriptor: bool):
+    """Nothing is taken for refused for good, and what is tried again once it can be written is delivered."""
+    root = tmp_path / "disk"
+    with disk_in_memory(root), sink_on(root, by_descriptor=by_descriptor) as sink:
+        deliver(sink, version("a", b"1"))
+        later = version("b", b"2", 2)
+        subprocess.run(["mount", "-o", "remount,ro", root], check=True)
+        with pytest.raises(StorageError, match="cannot be written: Read-only") as told:
+            sink.write(later[0].key, 0, later[1])
+        assert "goes on by itself once it can be written" in told.value.hint
+        subprocess.run(["mount", "-o", "remount,rw", root], check=True)
+
+        deliver(sink, later)
+        assert visible(root) == {"a": b"1", "b": b"2"}
+
+
+@as_root
+@by_both
 @pytest.mark.parametrize("existing", list(Existing))
 def test_another_disk_below_the_output_folder_costs_its_own_files_alone(
     root: Path, by_descriptor: bool, existing: Existing
 ):
     """A file cannot be renamed to it, however often that is tried."""
-    (root / "disk").mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root / "disk"], capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("mounting is not permitted here")
-    try:
-        with sink_on(root, by_descriptor=by_descriptor, existing=existing) as sink:
-            batch = write(sink, version("disk/a", b"1"), version("b", b"2", 2))
-            failed = sink.publish(batch)
-    finally:
-        subprocess.run(["umount", "-l", root / "disk"], check=True)
+    with (
+        disk_in_memory(root / "disk"),
+        sink_on(root, by_descriptor=by_descriptor, existing=existing) as sink,
+    ):
+        batch = write(sink, version("disk/a", b"1"), version("b", b"2", 2))
+        failed = sink.publish(batch)
     assert [key.path for key in failed] == ["disk/a"]
     assert "another disk is mounted there" in failed[batch[0].key].hint
     assert visible(root) == {"b": b"2"}
