@@ -389,8 +389,11 @@ class Disk:
 
     def _write(self, path: str, file: File, data: bytes) -> None:
         self._keep(path)  # how long the content before it stood
-        file.data, file.changed_at, file.closed = data, self._clock.monotonic(), False
+        before, looked = file.data, file.stat
+        file.data, file.closed = data, False
         self._stamp(file)
+        if (file.data, file.stat) != (before, looked):  # else nothing changed: an empty file was emptied again
+            file.changed_at = self._clock.monotonic()
         self._note(path)
         self._tell(lambda: self._box.changed(path))
 
