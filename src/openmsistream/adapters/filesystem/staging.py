@@ -10,16 +10,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock, Timeout
-
 from openmsistream.adapters.filesystem.durable import sync_data
 from openmsistream.adapters.filesystem.placing import DescriptorPlacing, PathPlacing
 from openmsistream.adapters.filesystem.refusing import refused_alone
+from openmsistream.adapters.filesystem.shared_files import hold
 from openmsistream.adapters.filesystem.spelling import folds, spelling_on_disk
 from openmsistream.core.chunk import HashName
 from openmsistream.core.hashing import new_hasher
@@ -46,33 +45,24 @@ class Staging:
 
     def __init__(self, work: Path) -> None:
         self._work, self._base = work, work / "retry"
-        self._lock = FileLock(work / "retry.lock")
+        self._let_go = ExitStack()
         self._folder = self._base
 
     def __enter__(self) -> Self:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(
-                f"{self._work}: another retry is under way there", hint="wait for its end, then try again"
-            ) from None
-        except OSError as error:
-            raise _refused(self._work, error) from error
-        try:
-            with _told(self._work):
-                shutil.rmtree(self._base, ignore_errors=True)  # of one that was killed
-                self._base.mkdir()
-                self._folder = Path(tempfile.mkdtemp(dir=self._base))
-        except StorageError:
-            self._lock.release()
-            raise
+        taken = ConfigError(f"{self._work}: another retry is under way there", hint="wait for its end, then try again")
+        with ExitStack() as unless_it_fails, _told(self._work):
+            unless_it_fails.callback(hold(self._work / "retry.lock", taken).release)
+            shutil.rmtree(self._base, ignore_errors=True)  # of one that was killed
+            self._base.mkdir()
+            self._folder = Path(tempfile.mkdtemp(dir=self._base))
+            self._let_go = unless_it_fails.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._base, ignore_errors=True)
-        self._lock.release()
+        with self._let_go:
+            shutil.rmtree(self._base, ignore_errors=True)
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
         """Keep bytes of a file at their offset; ``name`` is ours, and no path."""
