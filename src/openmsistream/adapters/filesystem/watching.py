@@ -104,8 +104,10 @@ class FolderWatcher:
         """What happened since the last call."""
         self._say()
         found = self._box.take()
+        if not self._young:
+            return found
         young, self._young = self._young, set()
-        return replace(found, files=found.files | young) if young else found
+        return replace(found, files=found.files | young)
 
     def wait(self, seconds: float) -> None:
         """Return when there is a hint, or after ``seconds``."""
