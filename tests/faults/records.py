@@ -35,12 +35,12 @@ def raw_records(bootstrap: str, topic: str, seconds: float = PATIENCE_SECONDS) -
     client = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "test-raw", "enable.auto.commit": False, "log_level": 0}
     )
-    deadline = time.monotonic() + seconds
     try:
         partitions = client.list_topics(topic, timeout=seconds).topics[topic].partitions
-        ends = {p: _end(client, TopicPartition(topic, p), deadline) for p in partitions}
+        ends = {p: _end(client, TopicPartition(topic, p), seconds) for p in partitions}
         missing = {p for p, end in ends.items() if end > 0}
         client.assign([TopicPartition(topic, p, 0) for p in missing])
+        deadline = time.monotonic() + seconds
         while missing:
             assert time.monotonic() < deadline, f"topic {topic} was not read to its end"
             message = client.poll(0.2)
@@ -54,11 +54,12 @@ def raw_records(bootstrap: str, topic: str, seconds: float = PATIENCE_SECONDS) -
         client.close()
 
 
-def _end(client: Consumer, where: TopicPartition, deadline: float) -> int:
+def _end(client: Consumer, where: TopicPartition, seconds: float) -> int:
     """The offset behind the last record; a broker that was started again has no leader for a partition at first."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            return int(client.get_watermark_offsets(where, timeout=PATIENCE_SECONDS)[1])
+            return int(client.get_watermark_offsets(where, timeout=seconds)[1])
         except KafkaException:
             if time.monotonic() > deadline:
                 raise

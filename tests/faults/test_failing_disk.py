@@ -8,32 +8,23 @@ a file system in memory with less room than it promises, as on a thinly provisio
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import may_run, needs_ext4
 from tests.faults.support import Place, fill, tree
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or shutil.which("mkfs.ext4") is None, reason="makes an ext4 file system, needs mkfs.ext4"
-)
+pytestmark = needs_ext4
 
 MANY = {f"{n // 50}/{n}.dat": 60_000 for n in range(600)}
 LARGE = {"scan.raw": 36_000_000}
 both = pytest.mark.parametrize("files", [MANY, LARGE], ids=["many", "large"])
 PROMISED_BYTES, THERE_BYTES = 200 * 1024 * 1024, 17 * 1024 * 1024
 REAL, ENOUGH = "18m", "300m"
-
-
-def _run(*words: object) -> None:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"making a disk that fails needs root and loop devices: {done.stderr.strip()}")
 
 
 class ThinDisk:
@@ -58,14 +49,14 @@ def thin_disk(base: Path, point: Path) -> Iterator[ThinDisk]:
     disk = ThinDisk(base, point)
     disk.below.mkdir()
     point.mkdir()
-    _run("mount", "-t", "tmpfs", "-o", f"size={REAL}", "tmpfs", disk.below)
+    may_run("mount", "-t", "tmpfs", "-o", f"size={REAL}", "tmpfs", disk.below)
     try:
         with disk.image.open("wb") as image:
             image.truncate(PROMISED_BYTES)
-        _run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0", disk.image)
+        may_run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0", disk.image)
         with disk.image.open("r+b") as image:  # what the file system has of its own is at the beginning: that is kept
             os.posix_fallocate(image.fileno(), 0, THERE_BYTES)
-        _run("mount", "-o", "loop,errors=continue", disk.image, point)
+        may_run("mount", "-o", "loop,errors=continue", disk.image, point)
         try:
             yield disk
         finally:

@@ -6,33 +6,17 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import disk_in_memory
 from tests.faults.support import Place, Program, fill, tree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits disk space by means that only Linux has")
 
 FILES = {f"{n}.dat": 400_000 for n in range(30)} | {"big.bin": 9_000_000}
 LIMIT_BYTES = 1_000_000
-
-
-@contextmanager
-def small_disk(folder: Path, options: str) -> Iterator[None]:
-    """A file system in memory of this size at ``folder``; needs the right to mount."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"making a small disk needs root: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def enlarge(folder: Path, options: str) -> None:
@@ -54,7 +38,7 @@ def test_a_full_disk_pauses_the_download_until_there_is_room(place: Place) -> No
     """One clear line while the disk is full, no half file, and everything arrives once there is room."""
     fill(place.watched, FILES)
     place.send("--chunk-size", 131_072)
-    with small_disk(place.output, "size=6m"), place.download() as receiver:
+    with disk_in_memory(place.output, "size=6m"), place.download() as receiver:
         paused = receiver.until_event("storage_paused")
         assert str(place.output) in paused["reason"]
         assert "No space left on device" in paused["reason"]
@@ -71,7 +55,7 @@ def test_a_disk_that_gets_full_in_the_middle_of_a_batch_of_renames_loses_nothing
     place.send()
     # Inodes: the root, our work folder with its two folders, the lock and three files of the ledger, three partial
     # files; the two folders that the files stand in do not fit any more.
-    with small_disk(place.output, "size=6m,nr_inodes=12"), place.download() as receiver:
+    with disk_in_memory(place.output, "size=6m,nr_inodes=12"), place.download() as receiver:
         receiver.until_event("storage_paused")
         enlarge(place.output, "size=6m,nr_inodes=1000")
         check_it_waited_and_went_on(place, receiver)

@@ -6,37 +6,18 @@ Linux, ``fs/ext4/sysfs.c``, ``trigger_fs_error``.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import may_run, mounted, needs_ext4
 from tests.faults.support import Place, fill, tree
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or shutil.which("mkfs.ext4") is None, reason="makes an ext4 file system, needs mkfs.ext4"
-)
+pytestmark = needs_ext4
+
 IMAGE_BYTES = 100 * 1024 * 1024
-
-
-def _run(*words: object) -> None:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"mounting an image needs root and loop devices: {done.stderr.strip()}")
-
-
-@contextmanager
-def mounted(image: Path, point: Path) -> Iterator[None]:
-    point.mkdir(exist_ok=True)
-    _run("mount", "-o", "loop,errors=remount-ro", image, point)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(point)], check=True)
+LOOP = ("-o", "loop,errors=remount-ro")
 
 
 def turn_read_only(point: Path) -> None:
@@ -57,7 +38,7 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "image"
     with path.open("wb") as file:
         file.truncate(IMAGE_BYTES)
-    _run("mkfs.ext4", "-q", "-F", path)
+    may_run("mkfs.ext4", "-q", "-F", path)
     return path
 
 
@@ -69,7 +50,7 @@ def test_a_disk_that_turns_read_only_pauses_the_download_and_loses_nothing(
     words = ["--state-dir", place.base / state] if state else []
     fill(place.watched, {"first.dat": 5_000})
     place.send()
-    with mounted(image, place.output), place.download(*words) as receiver:
+    with mounted(place.output, *LOOP, image), place.download(*words) as receiver:
         receiver.until_event("file_delivered")
         turn_read_only(place.output)
         fill(place.watched, {"second.dat": 5_000, "big.bin": 12_000_000})
@@ -82,7 +63,7 @@ def test_a_disk_that_turns_read_only_pauses_the_download_and_loses_nothing(
         assert receiver.stderr.count("Error:") == 1
         assert "Traceback" not in receiver.stderr
     subprocess.run(["e2fsck", "-fy", str(image)], check=False, capture_output=True)  # 1: it was repaired
-    with mounted(image, place.output):
+    with mounted(place.output, *LOOP, image):
         assert tree(place.output) != tree(place.watched)  # so that it could be told if nothing went on
         place.fetch(*words)
         assert tree(place.output) == tree(place.watched)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import sys
@@ -146,13 +145,14 @@ def test_who_shares_the_folder_by_its_group_may_be_the_next(root: Path):
         assert (root / ".openmsistream" / "xrd-1.lock").stat().st_mode & 0o777 == 0o664
 
 
+@linux_only
 def test_where_a_share_has_no_locks_nobody_is_kept_out(root: Path, monkeypatch: pytest.MonkeyPatch):
     """As NFS without its lock daemon: what cannot be seen must not be in the way."""
 
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     with sink_on(root, whose="xrd-1") as one, sink_on(root, whose="xrd-1"):
         deliver(one, version("a", b"data"))
     assert visible(root) == {"a": b"data"}

@@ -7,7 +7,6 @@ import io
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from openmsistream.adapters.filesystem.staging import FreeNames
 from openmsistream.core.chunk import HashName
 from openmsistream.core.names import Naming
 from openmsistream.errors import DeliveryError, StorageError
+from tests.faults.disks import disk_in_memory
 from tests.faults.typed import as_any_user, as_root, linux
 from tests.integration.delivered import deliver, sink_on, version, visible, write
 
@@ -33,19 +33,6 @@ def rights() -> Iterator[None]:
     """Even root may write only what the rights of files and folders allow."""
     with as_any_user():
         yield
-
-
-@contextmanager
-def disk_in_memory(point: Path) -> Iterator[None]:
-    """A file system of its own at ``point``."""
-    point.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("mounting is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", point], check=True)
 
 
 # -- what may not be written ----------------------------------------------------------------------------------------
